@@ -1,0 +1,47 @@
+"""Whether completions may be offered in a file. Pure: settings, a language and a path in, a reason out."""
+
+import re
+
+from star_lsp.settings import CompletionSettings
+
+__all__ = ["completion_allowed"]
+
+
+def completion_allowed(settings: CompletionSettings, language: str, path: str) -> str | None:
+    """Why no completion is offered in a file, None when one is.
+
+    Args:
+        settings: What the user wants.
+        language: The editor's id of the language; may be empty.
+        path: The file's path, with either slash; empty for a document that is not a file.
+    """
+    if not settings.enabled:
+        return "Completions are switched off (completion.enabled)."
+    if not settings.languages.get(language, settings.languages.get("*", True)):
+        return f"Completions are switched off for {language or 'this language'} (completion.languages)."
+    for glob in settings.exclude:
+        if path and _matches(glob, path):
+            return f"The file is excluded by {glob} (completion.exclude)."
+    return None
+
+
+def _matches(glob: str, path: str) -> bool:
+    """Whether ``path``, or a folder above it, is what ``glob`` means.
+
+    ``**/`` is any number of folders, ``*`` and ``?`` stay within one name, ``{a,b}`` is either. A glob that
+    does not begin at the root may begin at any folder. Case makes no difference: rather exclude too much.
+    """
+    glob, path = glob.replace("\\", "/"), path.replace("\\", "/")
+    parts = re.split(r"(\*\*/|/\*\*$|\*\*|\*|\?|\{[^{}]*\})", glob)
+    pattern = "".join(_glob_part(part) for part in parts)
+    root = "" if glob.startswith("/") or re.match("[A-Za-z]:/", glob) else "(?:.*/)?"
+    return re.fullmatch(f"{root}{pattern}(?:/.*)?", path, re.IGNORECASE | re.DOTALL) is not None
+
+
+def _glob_part(part: str) -> str:
+    wild = {"**/": "(?:.*/)?", "/**": "/.*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    if part in wild:
+        return wild[part]
+    if part.startswith("{") and part.endswith("}"):
+        return "(?:" + "|".join(_glob_part(choice) for choice in part[1:-1].split(",")) + ")"
+    return re.escape(part)

@@ -1,0 +1,110 @@
+"""The command line: ``star-lsp`` serves; everything else works on the same store and models."""
+
+import logging
+import os
+import sys
+from importlib.metadata import version
+
+import click
+
+from star.errors import StarError
+from star_lsp.errors import ServerError
+
+__all__ = ["main"]
+
+
+class _Lazy(click.Group):
+    """A group whose commands are imported when they are named: serving starts at once."""
+
+    _WHERE = {
+        "cases": "cases",
+        "complete": "complete",
+        "demo": "demo",
+        "model": "model",
+        "patches": "patches",
+        "repair": "repair",
+        "revert": "patches",
+        "status": "status",
+    }
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return sorted(self._WHERE)
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self._WHERE:
+            return None
+        from importlib import import_module
+
+        found: click.Command = getattr(import_module(f"star_lsp.cli.{self._WHERE[name]}"), name)
+        return found
+
+
+@click.group(
+    cls=_Lazy,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(version("star-lsp"), prog_name="star-lsp")
+@click.option("--stdio", is_flag=True, help="Serve LSP on standard input and output (the default).")
+@click.option(
+    "--log-level",
+    type=click.Choice(["error", "warning", "info", "debug"]),
+    default="info",
+    show_default=True,
+    help="How much goes to standard error; code appears at debug only.",
+)
+@click.pass_context
+def cli(context: click.Context, stdio: bool, log_level: str) -> None:
+    """A language server with a local code model whose wrong completions you can mend.
+
+    Without a command it serves LSP on standard input and output, for an editor to talk to.
+    """
+    if context.invoked_subcommand is None:
+        if sys.stdin.isatty() and not stdio:
+            click.echo(context.get_help())
+            return
+        serve(log_level)
+
+
+def serve(log_level: str) -> None:
+    """Serve one client on standard input and output, until it leaves."""
+    # Standard output is the wire: whatever a library prints goes to standard error instead.
+    wire = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    logging.basicConfig(
+        stream=sys.stderr, level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    if log_level != "debug":  # pygls logs what clients send, and a traceback for every refusal
+        logging.getLogger("pygls").setLevel(logging.CRITICAL)
+    from star_lsp.app import build
+    from star_lsp.engine import Engine
+    from star_lsp.places import places
+    from star_lsp.service import Service
+
+    service = Service(places(os.environ), Engine())
+    server = build(service)
+    try:
+        server.start_io(sys.stdin.buffer, wire)
+    finally:
+        service.close()
+        # Threads may still be computing; all that matters is on disk.
+        logging.shutdown()
+        os._exit(0)
+
+
+def main() -> None:
+    """Run the command line; our own errors are one sentence and exit status 2."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped.", err=True)
+        sys.exit(130)
+    except (ServerError, StarError) as error:
+        click.echo(f"star-lsp: {error}", err=True)
+        sys.exit(2)
+
+

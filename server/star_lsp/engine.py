@@ -1,0 +1,187 @@
+"""The one owner of the serving model: everything that touches it runs on one thread of its own.
+
+The handlers import this module, and it imports torch only on that thread: ``initialize`` is answered
+long before.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from star.stop import StopRule
+from star_lsp import prompt
+from star_lsp.errors import ServerError
+
+if TYPE_CHECKING:
+    from star.model import CodeModel
+
+__all__ = ["Engine", "Request", "Serving", "Written"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to complete: the text around a place, and how much may be spent on it."""
+
+    prefix: str
+    suffix: str
+    limits: prompt.Limits
+    max_tokens: int
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the model wrote, the text that its prompt was made of, and under which revision."""
+
+    text: str
+    prefix: str
+    suffix: str
+    stop: StopRule
+    revision: str
+    milliseconds: float
+    #: Why it ended: stop, token, length, time or cancelled.
+    ended: str
+
+
+class Serving(Protocol):
+    """The seam between the handlers and the model; the tests have a double of it."""
+
+    def load(self, folder: Path, patches: Sequence[Path]) -> "asyncio.Future[str]":
+        """Load a model with its history; the revision."""
+        ...
+
+    def complete(self, request: Request, cancelled: threading.Event) -> "asyncio.Future[Written]":
+        """What the model writes at a place."""
+        ...
+
+    def install(self, patches: Sequence[Path]) -> "asyncio.Future[str]":
+        """Swap another history in, between two completions; the new revision."""
+        ...
+
+    def close(self) -> None:
+        """Take no more work."""
+        ...
+
+
+class Engine:
+    """A real model behind the seam."""
+
+    def __init__(self) -> None:
+        """Start the thread; it waits for work."""
+        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._model: CodeModel | None = None
+        self._layout: prompt.Layout | None = None
+        self._revision = ""
+        threading.Thread(target=self._run, name="engine", daemon=True).start()
+
+    def load(self, folder: Path, patches: Sequence[Path]) -> "asyncio.Future[str]":
+        """Load a model with its history; the revision.
+
+        Raises (in the future):
+            StarError: the model or a patch cannot be used.
+        """
+        return self._ask(lambda: self._load(folder, patches))
+
+    def complete(self, request: Request, cancelled: threading.Event) -> "asyncio.Future[Written]":
+        """What the model writes at a place; ends at the next token once ``cancelled`` is set."""
+        return self._ask(lambda: self._complete(request, cancelled))
+
+    def install(self, patches: Sequence[Path]) -> "asyncio.Future[str]":
+        """Swap another history in, between two completions; the new revision.
+
+        Raises (in the future):
+            PatchError: a patch cannot be used; the old history stays.
+        """
+        return self._ask(lambda: self._install(patches))
+
+    def close(self) -> None:
+        """Take no more work."""
+        self._work.put(_end)
+
+    # -- on the engine's thread --------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._work.get()()
+            except SystemExit:
+                return
+
+    def _load(self, folder: Path, patches: Sequence[Path]) -> str:
+        from star.model import CodeModel
+
+        self._model = CodeModel.load(folder)
+        self._layout = prompt.layout_of(self._model.token_id)
+        return self._install(patches)
+
+    def _install(self, patches: Sequence[Path]) -> str:
+        from star.history import revision
+        from star.patch import install, load
+
+        model = self._need_model()
+        loaded = [load(path, model) for path in patches]
+        install(model, loaded)
+        self._revision = revision(model.fingerprint, [patch.digest for patch in loaded])
+        return self._revision
+
+    def _complete(self, request: Request, cancelled: threading.Event) -> Written:
+        from star.decode import decode
+
+        started = time.perf_counter()
+        model = self._need_model()
+        built = prompt.build(
+            model.encode, self._layout, request.prefix, request.suffix, request.limits
+        )
+        late = False
+
+        def stopped() -> bool:
+            nonlocal late
+            late = (time.perf_counter() - started) * 1000 > request.milliseconds
+            return late or cancelled.is_set()
+
+        stop = StopRule.at(built.prefix, built.suffix)
+        if not built.ids:  # a model without fill-in-the-middle, at the very start of a file
+            return Written("", built.prefix, built.suffix, stop, self._revision, 0.0, "stop")
+        decoded = decode(model, built.ids, stop, request.max_tokens, stopped)
+        return Written(
+            decoded.text,
+            built.prefix,
+            built.suffix,
+            stop,
+            self._revision,
+            (time.perf_counter() - started) * 1000,
+            "time" if late else decoded.ended,
+        )
+
+    def _need_model(self) -> "CodeModel":
+        if self._model is None:
+            raise ServerError("The model is not loaded; see `star-lsp status`.")
+        return self._model
+
+    def _ask(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._work.put(run)
+        return asyncio.wrap_future(future)
+
+
+def _end() -> None:
+    raise SystemExit

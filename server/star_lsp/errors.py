@@ -1,0 +1,50 @@
+"""What the server can refuse, as one tree; ``app.py`` turns it into LSP errors, ``cli`` into exit status 2.
+
+    ServerError            the request was refused, and nothing was changed
+    ├── CatalogueError     a model cannot be had, read or kept
+    ├── SettingsError      a setting is unknown or out of range
+    ├── FlagError          a completion cannot be flagged as asked
+    ├── NotFound           no case, patch or repair has that id
+    ├── StoreError         the store cannot be read or written
+    └── WorkerError        the repairing process failed or died
+
+Each message says what happened, to what, and what to do now.
+"""
+
+__all__ = [
+    "CatalogueError",
+    "FlagError",
+    "NotFound",
+    "ServerError",
+    "SettingsError",
+    "StoreError",
+    "WorkerError",
+]
+
+
+class ServerError(Exception):
+    """The request was refused, and nothing was changed."""
+
+
+class CatalogueError(ServerError):
+    """A model cannot be had, read or kept."""
+
+
+class SettingsError(ServerError):
+    """A setting is unknown or out of range."""
+
+
+class FlagError(ServerError):
+    """A completion cannot be flagged as asked."""
+
+
+class NotFound(ServerError):
+    """No case, patch or repair has that id."""
+
+
+class StoreError(ServerError):
+    """The store cannot be read or written."""
+
+
+class WorkerError(ServerError):
+    """The repairing process failed or died."""

@@ -1,0 +1,194 @@
+"""GGUF files: what one holds, checked before any library is given it, and a copy without its vocabulary.
+
+The format is a header (version, counts, typed key-value pairs, a table of tensors) and then aligned
+tensor data. Everything that is counted there is checked against the file's size before it is believed.
+"""
+
+import math
+import mmap
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from star_lsp.errors import CatalogueError
+
+__all__ = ["Header", "read_header", "without_vocabulary"]
+
+FIXED_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+STRING, ARRAY, UINT32 = 8, 9, 4
+MOST_PAIRS, MOST_TENSORS, MOST_DIMENSIONS = 100_000, 100_000, 8
+LONGEST_KEY = 65_535  # bytes, by the specification
+PLAIN_NAMES = frozenset({"general.architecture", "general.name", "general.license"})
+# One string or number per token: what makes reading the header slow, and only a tokenizer needs it.
+VOCABULARY = frozenset(f"tokenizer.ggml.{part}" for part in ("tokens", "merges", "scores", "token_type"))
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Where one key-value pair lies, and how many items its value has when it is an array."""
+
+    key: str
+    start: int
+    stop: int
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a GGUF file says it holds."""
+
+    version: int
+    architecture: str
+    strings: dict[str, str]
+    pairs: tuple[Pair, ...]
+    table_start: int  # where the table of tensors begins
+    table_stop: int
+    data_start: int
+    alignment: int
+    tensors: int
+    elements: int  # of all tensors together
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the file's own vocabulary has; 0 when it has none."""
+        return sum(pair.items for pair in self.pairs if pair.key == "tokenizer.ggml.tokens")
+
+
+def read_header(path: Path) -> Header:
+    """The file's header, with every count, length and offset checked against the file's size.
+
+    Raises:
+        CatalogueError: the file cannot be read, is no GGUF file, or is cut short or damaged.
+    """
+    try:
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as blob:
+            return _parse(blob, len(blob))
+    except OSError as error:
+        raise CatalogueError(f"{path} cannot be read ({error.strerror}); name a GGUF file.") from error
+    except (_Damage, ValueError, OverflowError, struct.error) as error:
+        raise CatalogueError(f"{path} is no sound GGUF file ({error}); fetch it again.") from error
+
+
+def without_vocabulary(path: Path, header: Header, copy: Path) -> None:
+    """Writes a copy of the file that lacks the arrays of its vocabulary, all else byte for byte.
+
+    Libraries walk those arrays item by item on every look at the file, which takes longer than
+    unpacking the weights; for the weights nobody needs them.
+    """
+    kept = [pair for pair in header.pairs if pair.key not in VOCABULARY]
+    with path.open("rb") as source, copy.open("wb") as target:
+        target.write(b"GGUF" + struct.pack("<IQQ", header.version, header.tensors, len(kept)))
+        for start, stop in [
+            *((pair.start, pair.stop) for pair in kept),
+            (header.table_start, header.table_stop),
+        ]:
+            source.seek(start)
+            target.write(source.read(stop - start))
+        target.write(bytes(-target.tell() % header.alignment))
+        source.seek(header.data_start)
+        while piece := source.read(1 << 24):
+            target.write(piece)
+
+
+class _Damage(Exception):
+    """Something in the header does not fit the file."""
+
+
+def _parse(blob: mmap.mmap, size: int) -> Header:
+    """The header, from the mapped file."""
+    if blob[:4] != b"GGUF":
+        raise _Damage("it does not begin with the letters GGUF")
+    version, tensors, count = struct.unpack_from("<IQQ", blob, 4)
+    if version not in (2, 3):
+        raise _Damage(f"its version is {version}, known are 2 and 3")
+    if count > MOST_PAIRS or not 0 < tensors <= MOST_TENSORS:
+        raise _Damage(f"it claims {tensors} tensors and {count} settings")
+    at, pairs, strings, alignment = 24, [], {}, 32
+    for _ in range(count):
+        start = at
+        key, at = _string(blob, at, size, LONGEST_KEY)
+        (kind,) = struct.unpack_from("<I", blob, at)
+        value, items, at = at + 4, *_skip(blob, at + 4, kind, size)
+        pairs.append(Pair(key, start, at, items))
+        if kind == STRING and key in PLAIN_NAMES:
+            strings[key] = _string(blob, value, size, LONGEST_KEY)[0]
+        if kind == UINT32 and key == "general.alignment":
+            (alignment,) = struct.unpack_from("<I", blob, value)
+    if not 8 <= alignment <= 65_536 or alignment % 8:
+        raise _Damage(f"its alignment is {alignment}")
+    if "general.architecture" not in strings:
+        raise _Damage("it names no architecture")
+    table_start, elements, furthest = at, 0, 0
+    for shape, offset, end in _table(blob, at, tensors, size):
+        elements += math.prod(shape)
+        furthest, at = max(furthest, offset), end
+    data_start = at + -at % alignment
+    # No type of weight takes less than an eighth of a byte, so a header cannot ask for absurd memory.
+    if data_start + furthest >= size or elements > 8 * size:
+        raise _Damage("it is cut short: it describes more than it holds")
+    architecture = strings["general.architecture"]
+    return Header(
+        version,
+        architecture,
+        strings,
+        tuple(pairs),
+        table_start,
+        at,
+        data_start,
+        alignment,
+        tensors,
+        elements,
+    )
+
+
+def _table(blob: mmap.mmap, at: int, tensors: int, size: int) -> Iterator[tuple[tuple[int, ...], int, int]]:
+    """Each tensor's shape, offset in the data, and where its entry ends."""
+    for _ in range(tensors):
+        name, at = _string(blob, at, size, LONGEST_KEY)
+        (dimensions,) = struct.unpack_from("<I", blob, at)
+        if dimensions > MOST_DIMENSIONS:
+            raise _Damage(f"the tensor {name} claims {dimensions} dimensions")
+        shape = struct.unpack_from(f"<{dimensions}Q", blob, at + 4)
+        if math.prod(shape) > 2**40:
+            raise _Damage(f"the tensor {name} has an absurd shape")
+        at += 4 + 8 * dimensions
+        (offset,) = struct.unpack_from("<4xQ", blob, at)
+        at += 12
+        yield shape, offset, at
+
+
+def _skip(blob: mmap.mmap, at: int, kind: int, size: int) -> tuple[int, int]:
+    """How many items a value has (0 unless it is an array), and where it ends."""
+    items = 0
+    if kind in FIXED_BYTES:
+        at += FIXED_BYTES[kind]
+    elif kind == STRING:
+        (length,) = struct.unpack_from("<Q", blob, at)
+        at += 8 + length
+    elif kind == ARRAY:
+        kind, items = struct.unpack_from("<IQ", blob, at)
+        at += 12
+        if items > size:
+            raise _Damage("an array claims more items than the file has bytes")
+        if kind in FIXED_BYTES:
+            at += items * FIXED_BYTES[kind]
+        elif kind == STRING:
+            for _ in range(items):
+                (length,) = struct.unpack_from("<Q", blob, at)
+                at += 8 + length
+        else:
+            raise _Damage(f"it holds an array of the unknown type {kind}")
+    else:
+        raise _Damage(f"it holds a value of the unknown type {kind}")
+    if at > size:
+        raise _Damage("a value reaches past its end")
+    return items, at
+
+
+def _string(blob: mmap.mmap, at: int, size: int, longest: int) -> tuple[str, int]:
+    """The string that lies there, and where it ends."""
+    (length,) = struct.unpack_from("<Q", blob, at)
+    if length > longest or at + 8 + length > size:
+        raise _Damage("a string is longer than the format or the file allows")
+    return blob[at + 8 : at + 8 + length].decode("utf-8"), at + 8 + length

@@ -1,0 +1,115 @@
+"""What the server and its repairing process say to each other: one JSON object a line."""
+
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import cattrs
+from cattrs.preconf.json import make_converter
+
+from star_lsp.errors import WorkerError
+
+__all__ = ["Failed", "Job", "Progress", "Report", "Taught", "Teach", "message", "read"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Teach:
+    """A case as far as a repair needs it."""
+
+    id: str
+    prefix: str
+    suffix: str
+    expected: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One repair: what to teach on top of which history, what must hold, and what it may cost."""
+
+    id: str
+    history: tuple[str, ...]
+    teach: tuple[Teach, ...]
+    #: Cases solved by the history: the gate asks for each of them.
+    hold: tuple[Teach, ...] = ()
+    #: Accepted completions, ``expected`` being the accepted text.
+    accepted: tuple[Teach, ...] = ()
+    strength: str = "normal"
+    max_steps: int = 16
+    max_seconds: float = 120.0
+    prefix_tokens: int = 1024
+    suffix_tokens: int = 256
+    max_tokens: int = 64
+    min_unchanged: float = 0.98
+    max_kl: float = 0.02
+    #: Where the patch is written once the gate lets it through; none for a dry run.
+    out: str | None = None
+    #: Find out what the model writes before the repair (a decoding for each case).
+    ask_before: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a job is; ``percent`` never falls."""
+
+    job: str
+    phase: str
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What became of one case."""
+
+    id: str
+    solved: bool
+    after: str
+    before: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a job came to. ``digest`` is set when a patch may go live (and is written, if asked for)."""
+
+    job: str
+    cases: tuple[Taught, ...]
+    steps: int
+    seconds: float
+    base: str
+    digest: str | None = None
+    revision: str | None = None
+    verdict: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A job that could not be tried, or was cancelled."""
+
+    job: str
+    reason: str
+    cancelled: bool = False
+
+
+_KINDS = {"job": Job, "progress": Progress, "report": Report, "failed": Failed}
+_CONVERTER = make_converter()
+
+
+def message(value: Job | Progress | Report | Failed) -> bytes:
+    """A value as one line."""
+    kind = type(value).__name__.lower()
+    return (_CONVERTER.dumps({"kind": kind, **_CONVERTER.unstructure(value)}) + "\n").encode()
+
+
+def read(line: bytes) -> Job | Progress | Report | Failed:
+    """The value in one line.
+
+    Raises:
+        WorkerError: the line is none of ours.
+    """
+    try:
+        raw = _CONVERTER.loads(line, dict[str, Any])
+        value: Job | Progress | Report | Failed = _CONVERTER.structure(raw, _KINDS[raw.pop("kind")])
+        return value
+    except (ValueError, KeyError, TypeError, cattrs.BaseValidationError) as error:
+        raise WorkerError("The repairing process said something that cannot be read.") from error

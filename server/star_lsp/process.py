@@ -1,0 +1,118 @@
+"""The repairing process, seen from the server: started when needed, told, suspended, and seen to its end."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+from star_lsp import jobs
+from star_lsp.errors import WorkerError
+
+__all__ = ["Process"]
+
+log = logging.getLogger(__name__)
+
+#: A message is one line; verdicts on hundreds of cases are long ones.
+_LINE_BYTES = 64 * 1024 * 1024
+
+
+class Process:
+    """One worker at a time, kept from job to job, and let go after some idle time."""
+
+    def __init__(self, model: Path, idle_seconds: float = 600.0) -> None:
+        """Nothing is started before the first job."""
+        self._model = model
+        self._idle_seconds = idle_seconds
+        self._process: asyncio.subprocess.Process | None = None
+        self._retire: asyncio.TimerHandle | None = None
+        self._holds = 0
+        self._job: str | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id, None when none runs."""
+        alive = self._process is not None and self._process.returncode is None
+        return self._process.pid if alive and self._process else None
+
+    async def run(
+        self, job: jobs.Job, on_progress: Callable[[jobs.Progress], None]
+    ) -> jobs.Report | jobs.Failed:
+        """What a job came to.
+
+        Raises:
+            WorkerError: the worker died.
+        """
+        if self._retire:
+            self._retire.cancel()
+        process = await self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._job = job.id
+        try:
+            process.stdin.write(jobs.message(job))
+            await process.stdin.drain()
+            while line := await process.stdout.readline():
+                value = jobs.read(line)
+                if isinstance(value, jobs.Progress):
+                    on_progress(value)
+                elif isinstance(value, jobs.Failed | jobs.Report):
+                    return value
+        except (ConnectionError, ValueError) as error:
+            log.warning("talking to the worker failed: %s", error)
+        finally:
+            self._job = None
+            loop = asyncio.get_running_loop()
+            self._retire = loop.call_later(self._idle_seconds, self.kill)
+        self.kill()
+        status = await process.wait()
+        self._process = None
+        raise WorkerError(
+            f"The repairing process ended with status {status}; the cases are kept. "
+            "Retry; if it happens again, see the log, and that enough memory is free."
+        )
+
+    def cancel(self) -> None:
+        """Ask the running job to end at its next step."""
+        if self._job and self._process and self._process.stdin and self.pid:
+            with contextlib.suppress(ConnectionError):
+                self._process.stdin.write(f"cancel {self._job}\n".encode())
+
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Stand still while the model serves: two processes computing at once thrash each other."""
+        self._holds += 1
+        self._signal("suspend")
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            if not self._holds:
+                self._signal("resume")
+
+    def kill(self) -> None:
+        """End the worker now, suspended or not."""
+        if self.pid and self._process:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        if self._process is None or self._process.returncode is not None:
+            # -P: a server runs in folders of other people's code, which must not be imported from.
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", "star_lsp.worker", str(self._model),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LINE_BYTES,
+                env=os.environ | {"OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"},
+            )  # fmt: skip
+            if self._holds:
+                self._signal("suspend")
+        return self._process
+
+    def _signal(self, what: str) -> None:
+        if pid := self.pid:
+            with contextlib.suppress(psutil.Error):
+                getattr(psutil.Process(pid), what)()

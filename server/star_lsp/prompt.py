@@ -1,0 +1,271 @@
+"""From the text around a cursor to the token ids that a model completes.
+
+Knows how each tokenizer spells fill-in-the-middle, and how much text fits. Knows no documents, no positions
+and no model: tokenizing is handed in.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+__all__ = ["Layout", "Limits", "Marks", "Prompt", "build", "layout_of", "window"]
+
+IdOf = Callable[[str], int | None]
+Encode = Callable[[str], Sequence[int]]
+
+# No model here averages more characters a token on code; what is cut by it is far from the cursor.
+CHARACTERS_PER_TOKEN = 8
+
+_CRLF = re.compile("\r+\n")  # more than one CR, so that a second reading finds nothing left to turn
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """How the tokenizers of some models spell fill-in-the-middle.
+
+    Attributes:
+        name: Who spells it so.
+        prefix: Token before the text left of the cursor.
+        suffix: Token before the text right of it.
+        middle: Token after which the model writes; empty where writing follows the prefix directly.
+        start: Token that begins every prompt, where the tokenizer has it; empty for none.
+        suffix_first: Whether the suffix comes before the prefix.
+        stops: Tokens at which a completion ends; those the tokenizer lacks are left out.
+        told_by: A token that tells this spelling from another with the same three names.
+    """
+
+    name: str
+    prefix: str
+    suffix: str
+    middle: str
+    stops: tuple[str, ...]
+    start: str = ""
+    suffix_first: bool = False
+    told_by: str = ""
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The marks in the order in which a prompt has them."""
+        if self.suffix_first:
+            return (self.suffix, self.prefix, *([self.middle] if self.middle else []))
+        return (self.prefix, self.suffix, self.middle)
+
+
+# The first whose marks a tokenizer has is used.
+MARKS = (
+    Marks(
+        "CodeGemma",
+        "<|fim_prefix|>",
+        "<|fim_suffix|>",
+        "<|fim_middle|>",
+        ("<|file_separator|>", "<eos>", "<end_of_turn>"),
+        start="<bos>",
+        told_by="<|file_separator|>",
+    ),
+    Marks(
+        "Qwen",
+        "<|fim_prefix|>",
+        "<|fim_suffix|>",
+        "<|fim_middle|>",
+        ("<|endoftext|>", "<|im_end|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<|end_of_text|>"),
+    ),
+    Marks(
+        "StarCoder",  # StarCoder2, Granite, StableCode as well
+        "<fim_prefix>",
+        "<fim_suffix>",
+        "<fim_middle>",
+        ("<|endoftext|>", "<fim_pad>", "<file_sep>", "<repo_name>", "<filename>", "<reponame>"),
+    ),
+    Marks("SantaCoder", "<fim-prefix>", "<fim-suffix>", "<fim-middle>", ("<|endoftext|>", "<fim-pad>")),
+    Marks("CodeLlama", "▁<PRE>", "▁<SUF>", "▁<MID>", ("▁<EOT>", "</s>"), start="<s>"),
+    Marks(
+        "DeepSeek-Coder",
+        "<｜fim▁begin｜>",
+        "<｜fim▁hole｜>",
+        "<｜fim▁end｜>",
+        ("<｜end▁of▁sentence｜>", "<|EOT|>"),
+        start="<｜begin▁of▁sentence｜>",
+    ),
+    Marks("Codestral", "[PREFIX]", "[SUFFIX]", "", ("</s>", "[MIDDLE]"), start="<s>", suffix_first=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Fill-in-the-middle of one tokenizer: its marks, and their ids there."""
+
+    marks: Marks
+    prefix_id: int
+    suffix_id: int
+    middle_id: int | None
+    start_id: int | None
+    stop_ids: frozenset[int]
+
+    @property
+    def name(self) -> str:
+        """Who spells it so."""
+        return self.marks.name
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many tokens of the text around the cursor a prompt holds."""
+
+    prefix_tokens: int = 1024
+    suffix_tokens: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids, and the text they were made of.
+
+    Building a prompt from ``prefix`` and ``suffix`` under the same layout and limits gives the same ids: so
+    they are all that a case has to keep.
+    """
+
+    ids: tuple[int, ...]
+    prefix: str
+    suffix: str
+
+
+def layout_of(special_token_to_id: IdOf) -> Layout | None:
+    """The layout of a tokenizer, None when it has no fill-in-the-middle tokens that we know.
+
+    Args:
+        special_token_to_id: The id of an added token by its exact name; None, and not the id of an unknown
+            token, when there is none of that name.
+    """
+    for marks in MARKS:
+        found = [special_token_to_id(name) for name in marks.order]
+        ids = [number for number in found if number is not None]
+        if len(ids) < len(found) or (marks.told_by and special_token_to_id(marks.told_by) is None):
+            continue
+        by_name = dict(zip(marks.order, ids, strict=True))
+        stops = {special_token_to_id(name) for name in (*marks.order, *marks.stops)}
+        return Layout(
+            marks,
+            prefix_id=by_name[marks.prefix],
+            suffix_id=by_name[marks.suffix],
+            middle_id=by_name.get(marks.middle),
+            start_id=special_token_to_id(marks.start) if marks.start else None,
+            stop_ids=frozenset(stop for stop in stops if stop is not None),
+        )
+    return None
+
+
+def window(prefix: str, suffix: str, limits: Limits) -> tuple[str, str]:
+    """The text near the cursor that can matter, found by slicing alone: cheap in a document of megabytes.
+
+    The prefix begins at the start of a line and the suffix ends at the end of one, unless a single line is
+    longer than all that fits. Line breaks become LF and what is not valid Unicode is replaced, as the model
+    is to see it.
+    """
+    before = max(0, limits.prefix_tokens) * CHARACTERS_PER_TOKEN
+    after = max(0, limits.suffix_tokens) * CHARACTERS_PER_TOKEN
+    if len(prefix) > before:
+        cut = len(prefix) - before
+        line = prefix.find("\n", cut - 1)  # a line may start right at the cut
+        prefix = prefix[cut if line in (-1, len(prefix) - 1) else line + 1 :]
+    if len(suffix) > after:
+        line = suffix.rfind("\n", 0, after)
+        suffix = suffix[:after].removesuffix("\r") if line < 0 else suffix[: line + 1]
+    return _as_read(prefix), _as_read(suffix)
+
+
+def build(encode: Encode, layout: Layout | None, prefix: str, suffix: str, limits: Limits) -> Prompt:
+    """The prompt for the place between ``prefix`` and ``suffix``, which may be a whole document.
+
+    Without a layout the model reads from left to right: the prefix alone.
+
+    Args:
+        encode: Token ids of plain text. It must neither add tokens of its own nor read a special token
+            that the text happens to spell (``split_special_tokens=True`` in transformers,
+            ``encode_special_tokens = True`` in tokenizers). Because some tokenizers do not mark their
+            fill-in-the-middle tokens as special and read them regardless, the layout's own tokens are
+            broken up here before ``encode`` sees them.
+        layout: From ``layout_of``.
+        prefix: Text left of the cursor.
+        suffix: Text right of the cursor.
+        limits: How much of it to keep.
+    """
+    prefix, suffix = window(prefix, suffix, limits)
+    names = _names(layout)
+
+    def plain(text: str) -> list[int]:
+        return [number for piece in _broken_up(text, names) for number in encode(piece)] if text else []
+
+    prefix, prefix_ids = _fit(plain, prefix, limits.prefix_tokens, from_end=True)
+    suffix, suffix_ids = _fit(plain, suffix, limits.suffix_tokens, from_end=False)
+    if layout is None:
+        return Prompt(tuple(prefix_ids), prefix, suffix)
+    start = [] if layout.start_id is None else [layout.start_id]
+    middle = [] if layout.middle_id is None else [layout.middle_id]
+    left, right = [layout.prefix_id, *prefix_ids], [layout.suffix_id, *suffix_ids]
+    around = [*right, *left] if layout.marks.suffix_first else [*left, *right]
+    return Prompt((*start, *around, *middle), prefix, suffix)
+
+
+def _as_read(text: str) -> str:
+    text = _CRLF.sub("\n", text)
+    if _SURROGATE.search(text):
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _names(layout: Layout | None) -> tuple[str, ...]:
+    if layout is None:
+        return ()
+    names = (*layout.marks.order, *layout.marks.stops, layout.marks.start)
+    return tuple(name for name in names if len(name) > 1)
+
+
+def _broken_up(text: str, names: tuple[str, ...]) -> list[str]:
+    """``text`` in pieces of which none spells one of ``names``."""
+    present = [re.escape(name) for name in names if name in text]
+    if not present:
+        return [text]
+    cuts = [match.start() + 1 for match in re.finditer(f"(?=(?:{'|'.join(present)}))", text)]
+    return [text[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True) if end > begin]
+
+
+def _fit(
+    encode: Callable[[str], list[int]], text: str, tokens: int, *, from_end: bool
+) -> tuple[str, list[int]]:
+    """As many whole lines of ``text`` as fit into ``tokens``, and their ids.
+
+    What fits is left as it is, which is why fitting twice changes nothing.
+    """
+    ids = encode(text)
+    if len(ids) <= tokens:
+        return text, ids
+    lines = re.findall(r"[^\n]*\n|[^\n]+", text)  # splitlines would also break at form feeds
+    if from_end:
+        lines.reverse()
+    kept, total = 0, 0
+    for line in lines:
+        total += len(encode(line))
+        if total > tokens:
+            break
+        kept += 1
+    # Tokens may reach over line ends, so that the sum is only nearly the length of the whole.
+    while kept:
+        text = "".join(reversed(lines[:kept]) if from_end else lines[:kept])
+        ids = encode(text)
+        if len(ids) <= tokens:
+            return text, ids
+        kept -= 1
+    return _fit_line(encode, lines[0], tokens, from_end=from_end)
+
+
+def _fit_line(
+    encode: Callable[[str], list[int]], line: str, tokens: int, *, from_end: bool
+) -> tuple[str, list[int]]:
+    size = len(line)
+    while size > 0 and tokens > 0:
+        text = line[len(line) - size :] if from_end else line[:size]
+        ids = encode(text)
+        if len(ids) <= tokens:
+            return text, ids
+        size = min(size - 1, size * tokens // len(ids))
+    return "", []

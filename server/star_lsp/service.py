@@ -1,0 +1,278 @@
+"""What all connections of a server share: the model, the store, the queue of repairs, the state."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from star_lsp import catalogue, jobs, progress
+from star_lsp.engine import Serving
+from star_lsp.errors import CatalogueError, ServerError
+from star_lsp.places import Places
+from star_lsp.process import Process
+from star_lsp.protocol import Changed, Memory, ServerState, StatusResult
+from star_lsp.repairs import Listener, Repair, Repairs
+from star_lsp.settings import Settings
+from star_lsp.store import Store
+
+__all__ = ["Audience", "Service"]
+
+log = logging.getLogger(__name__)
+
+#: How often the store is asked whether another process (the command line) has changed it.
+_WATCH_SECONDS = 0.5
+#: Quiet time after the last completion before repairs begin when their schedule is "idle".
+_IDLE_SECONDS = 20.0
+
+
+class Audience:
+    """One connection that wants to know; a subclass draws what it is told."""
+
+    def changed(self, what: Sequence[Changed]) -> None:
+        """Cases, patches, revision or state are no longer what they were."""
+
+    def working(self, key: str, title: str, message: str, percent: int, cancellable: bool) -> None:
+        """Long work named ``key`` is under way."""
+
+    def ended(self, key: str, message: str) -> None:
+        """That work has ended."""
+
+    def warn(self, message: str) -> None:
+        """Something went wrong that a person should read."""
+
+
+class Service:
+    """One server: its model, store and queue. Everything here runs on the event loop."""
+
+    def __init__(self, places: Places, engine: Serving) -> None:
+        """Nothing is opened or loaded before ``start``."""
+        self._places = places
+        self.engine = engine
+        self.settings = Settings()
+        self.audiences: list[Audience] = []
+        self.state: ServerState = "loading"
+        self.failure: str | None = None
+        self.revision: str | None = None
+        self._store: Store | None = None
+        self._base = ""
+        self._process: Process | None = None
+        self._repairs: Repairs | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._cancel_pull = threading.Event()
+        self._idle: asyncio.TimerHandle | None = None
+
+    # -- for the handlers ----------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Store:
+        """The store, opened when it is first needed.
+
+        Raises:
+            StoreError: it cannot be opened.
+        """
+        if self._store is None:
+            self._store = Store(self._places.data)
+        return self._store
+
+    @property
+    def process(self) -> Process | None:
+        """The repairing process, once the model is known."""
+        return self._process
+
+    @property
+    def repairs(self) -> Repairs:
+        """The queue.
+
+        Raises:
+            ServerError: there is no model yet to repair.
+        """
+        if self._repairs is None:
+            raise ServerError(self.failure or f"The model is still {self.state}; the case is kept for later.")
+        return self._repairs
+
+    def start(self) -> None:
+        """Begin to load the model, pulling it first if need be."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+
+    def flagged(self, case: str) -> None:
+        """A case was stored: repair it when the settings say so."""
+        self.tell(["cases"])
+        if self.settings.repair.schedule == "at once" and self._repairs:
+            self._repairs.ask([case], from_base=False)
+        elif self.settings.repair.schedule == "idle":
+            self.touched()
+
+    def touched(self) -> None:
+        """The developer is at work: idle time begins anew."""
+        if self._idle:
+            self._idle.cancel()
+        if self.settings.repair.schedule == "idle":
+            self._idle = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._repair_pending)
+
+    def status(self) -> StatusResult:
+        """How the server is."""
+        server = psutil.Process().memory_full_info()
+        pid = self._process.pid if self._process else None
+        worker = None
+        if pid:
+            try:
+                worker = psutil.Process(pid).memory_full_info()
+            except psutil.Error:
+                pid = None
+        return StatusResult(
+            self.state,
+            self.settings.model,
+            self.revision,
+            self._repairs.queued if self._repairs else 0,
+            pid,
+            Memory(server.rss, server.uss, worker.rss if worker else None, worker.uss if worker else None),
+        )
+
+    def cancel_pull(self) -> None:
+        """Stop a download that is under way."""
+        self._cancel_pull.set()
+
+    def tell(self, what: Sequence[Changed]) -> None:
+        """Tell every connection what changed."""
+        for audience in list(self.audiences):
+            audience.changed(what)
+
+    def close(self) -> None:
+        """End now: the worker dies, a download stops; all that matters is on disk already."""
+        self._cancel_pull.set()
+        if self._process:
+            self._process.kill()
+        self.engine.close()
+
+    # -- starting --------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        try:
+            model = await self._model()
+            self._set_state("loading")
+            self._base = model.fingerprint
+            self._clean()
+            patches = self._history()
+            self.revision = await self.engine.load(model.folder, patches)
+        except asyncio.CancelledError:
+            self._cancel_pull.set()
+            raise
+        except Exception as error:  # whatever it is, the developer must hear of it
+            log.exception("the server cannot serve completions")
+            self.failure = str(error)
+            self._set_state("failed")
+            for audience in list(self.audiences):
+                audience.warn(f"star-lsp cannot offer completions: {error}")
+            return
+        self._process = Process(model.folder)
+        listener = Listener(self._on_changed, self._on_progress, self._install)
+        self._repairs = Repairs(self.store, self._base, self._process, lambda: self.settings, listener)
+        self._repairs.start()
+        self._watching = asyncio.create_task(self._watch())
+        self._set_state("ready")
+        self.tell(["revision"])
+        if self.settings.repair.schedule == "at once":
+            self._repair_pending()
+
+    async def _model(self) -> catalogue.Installed:
+        """The model that the settings name, pulled if it is not here and may be."""
+        try:
+            return catalogue.locate(self.settings.model, self._places.models)
+        except CatalogueError:
+            if not self.settings.auto_pull:
+                raise
+        self._set_state("downloading")
+        loop = asyncio.get_running_loop()
+        title = f"Pulling the model {self.settings.model}"
+
+        def on_progress(now: progress.Progress) -> None:
+            percent = round(100 * now.done / now.total) if now.total else 0
+            left = f", {now.seconds_left:.0f} s left" if now.seconds_left is not None else ""
+            message = now.note or f"{now.phase} {now.done >> 20} of {now.total >> 20} MB{left}"
+            loop.call_soon_threadsafe(self._work, "pull", title, message, percent)
+
+        try:
+            return await asyncio.to_thread(
+                catalogue.pull,
+                self.settings.model,
+                self._places.models,
+                on_progress,
+                self._cancel_pull.is_set,
+            )
+        finally:
+            for audience in list(self.audiences):
+                audience.ended("pull", "")
+
+    def _clean(self) -> None:
+        """Take up what an earlier server left when it was cut off, unless another one is at work on it."""
+        try:
+            with FileLock(self.store.path.with_name("repair.lock"), timeout=0):
+                resumed = self.store.resume()
+                self.store.sweep()
+        except Timeout:
+            return
+        if resumed:
+            log.info("%d repairs were cut off and are pending again", len(resumed))
+
+    def _repair_pending(self) -> None:
+        pending = [case.id for case in self.store.cases("pending")]
+        if pending and self._repairs and not self._repairs.queued:
+            self._repairs.ask(pending, from_base=False)
+
+    # -- the history -----------------------------------------------------------------------------------
+
+    def _history(self) -> list[Path]:
+        return [self.store.patch_path(patch.id) for patch in self.store.active(self._base)]
+
+    async def _install(self) -> None:
+        self.revision = await self.engine.install(self._history())
+
+    async def _watch(self) -> None:
+        """Follow what other processes change in the store."""
+        seen, history = self.store.version(), self._history()
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            try:
+                if (version := self.store.version()) == seen:
+                    continue
+                seen = version
+                self.tell(["cases", "patches"])
+                if (now := self._history()) != history:
+                    history = now
+                    before = self.revision
+                    await self._install()
+                    if self.revision != before:
+                        self.tell(["revision"])
+            except Exception as error:
+                log.warning("following the store failed: %s", error)
+
+    # -- telling ---------------------------------------------------------------------------------------
+
+    def _set_state(self, state: ServerState) -> None:
+        self.state = state
+        self.tell(["state"])
+
+    def _on_changed(self, what: Sequence[Changed]) -> None:
+        if self.state in ("ready", "repairing") and self._repairs:
+            self.state = "repairing" if self._repairs.running else "ready"
+        self.tell(what)
+
+    def _on_progress(self, repair: Repair, now: jobs.Progress | None, word: str) -> None:
+        if now is None:
+            for audience in list(self.audiences):
+                audience.ended(repair.id, word)
+            return
+        count = len(repair.cases)
+        self._work(
+            repair.id, f"Repairing {count} case{'s' * (count != 1)}", now.phase, now.percent, cancellable=True
+        )
+
+    def _work(self, key: str, title: str, message: str, percent: int, cancellable: bool = True) -> None:
+        for audience in list(self.audiences):
+            audience.working(key, title, message, percent, cancellable)

@@ -1,0 +1,370 @@
+"""Cases, patches and accepted completions, in SQLite: what is here cannot be lost."""
+
+import json
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from star_lsp.errors import NotFound, StoreError
+
+__all__ = ["Accepted", "Case", "Patch", "Status", "Store"]
+
+Status = Literal["pending", "repairing", "solved", "failed", "reverted"]
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE cases (
+    id TEXT PRIMARY KEY, status TEXT NOT NULL, language TEXT NOT NULL, uri TEXT NOT NULL,
+    line INTEGER NOT NULL, character INTEGER NOT NULL,
+    prefix TEXT NOT NULL, suffix TEXT NOT NULL, expected TEXT NOT NULL, rejected TEXT NOT NULL,
+    note TEXT NOT NULL, model TEXT NOT NULL, revision TEXT NOT NULL,
+    patch TEXT, reason TEXT, created REAL NOT NULL
+);
+CREATE INDEX cases_by_status ON cases (status, created);
+CREATE TABLE patches (
+    id TEXT PRIMARY KEY, position INTEGER NOT NULL UNIQUE, active INTEGER NOT NULL,
+    base TEXT NOT NULL, digest TEXT NOT NULL, revision TEXT NOT NULL,
+    cases TEXT NOT NULL, verdict TEXT NOT NULL, created REAL NOT NULL
+);
+CREATE TABLE accepted (
+    prefix TEXT NOT NULL, suffix TEXT NOT NULL, text TEXT NOT NULL, language TEXT NOT NULL,
+    created REAL NOT NULL, PRIMARY KEY (prefix, suffix, text)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One thing the developer wants, and what became of it.
+
+    ``prefix`` and ``suffix`` are the texts that the prompt was made of, after truncation; ``line`` and
+    ``character`` are the LSP position in ``uri``; ``created`` is in seconds since the epoch.
+    """
+
+    id: str
+    status: Status
+    language: str
+    uri: str
+    line: int
+    character: int
+    prefix: str
+    suffix: str
+    expected: str
+    rejected: str
+    note: str
+    model: str
+    revision: str
+    patch: str | None
+    reason: str | None
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """What is known of a patch file: which cases it solves, and the verdict it went live with."""
+
+    id: str
+    position: int
+    active: bool
+    base: str
+    digest: str
+    #: The revision that it made when it went live.
+    revision: str
+    cases: tuple[str, ...]
+    verdict: Mapping[str, Any]
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A completion that the developer took: repairs must leave it as it is."""
+
+    prefix: str
+    suffix: str
+    text: str
+    language: str
+
+
+class Store:
+    """The one door to the database. Every method is one transaction, or none."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the store in a folder, making it where there is none.
+
+        Raises:
+            StoreError: it cannot be read, or is from a newer version.
+        """
+        self.path = folder / "store.sqlite3"
+        self.patches_folder = folder / "patches"
+        try:
+            self.patches_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._db = sqlite3.connect(
+                self.path, timeout=10, isolation_level=None, check_same_thread=False
+            )
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._migrate()
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(
+                f"The store {self.path} cannot be opened ({error}); check its permissions and the disk, "
+                "or move the file aside to start with an empty one."
+            ) from error
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    def version(self) -> int:
+        """A number that changes when another process has changed the store."""
+        with self._reading():
+            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+    # -- cases -----------------------------------------------------------------------------------
+
+    def add_case(
+        self,
+        *,
+        prefix: str,
+        suffix: str,
+        expected: str,
+        rejected: str,
+        language: str = "",
+        uri: str = "",
+        line: int = 0,
+        character: int = 0,
+        note: str = "",
+        model: str = "",
+        revision: str = "",
+    ) -> Case:
+        """A new pending case, on disk when this returns."""
+        case = Case(
+            _new_id("c"), "pending", language, uri, line, character, prefix, suffix, expected, rejected,
+            note, model, revision, None, None, time.time(),
+        )  # fmt: skip
+        with self._writing():
+            self._db.execute(
+                f"INSERT INTO cases VALUES ({','.join('?' * 16)})",
+                [getattr(case, name) for name in Case.__slots__],
+            )
+        return case
+
+    def cases(self, status: Status | None = None) -> list[Case]:
+        """All cases, or those of one status, oldest first."""
+        where, values = ("WHERE status = ?", [status]) if status else ("", [])
+        with self._reading():
+            rows = self._db.execute(f"SELECT * FROM cases {where} ORDER BY created, id", values)
+            return [_case(row) for row in rows]
+
+    def case(self, id_: str) -> Case:
+        """One case.
+
+        Raises:
+            NotFound: there is none of that id.
+        """
+        with self._reading():
+            row = self._db.execute("SELECT * FROM cases WHERE id = ?", [id_]).fetchone()
+        if row is None:
+            raise NotFound(f"There is no case {id_}; `star-lsp cases` lists those there are.")
+        return _case(row)
+
+    def set_status(self, ids: Iterable[str], status: Status, reason: str | None = None) -> None:
+        """Move cases to a status, with the reason when they failed."""
+        with self._writing():
+            self._db.executemany(
+                "UPDATE cases SET status = ?, reason = ? WHERE id = ?", [(status, reason, i) for i in ids]
+            )
+
+    def delete_case(self, id_: str) -> None:
+        """Forget a case that no active patch covers.
+
+        Raises:
+            NotFound: there is none of that id.
+            StoreError: it is being repaired, or an active patch stands for it.
+        """
+        case = self.case(id_)
+        if case.status == "repairing":
+            raise StoreError(f"Case {id_} is being repaired; cancel the repair, then delete it.")
+        if any(id_ in patch.cases for patch in self.patches() if patch.active):
+            raise StoreError(f"Case {id_} is solved by an active patch; revert it, then delete it.")
+        with self._writing():
+            self._db.execute("DELETE FROM cases WHERE id = ?", [id_])
+
+    def resume(self) -> list[str]:
+        """Cases whose repair was cut off by the end of its process, now pending again."""
+        with self._writing():
+            rows = self._db.execute(
+                "UPDATE cases SET status = 'pending' WHERE status = 'repairing' RETURNING id"
+            )
+            return [row["id"] for row in rows.fetchall()]
+
+    # -- patches ---------------------------------------------------------------------------------
+
+    def patches(self, base: str | None = None) -> list[Patch]:
+        """All patches, or those for one base, in order."""
+        where, values = ("WHERE base = ?", [base]) if base else ("", [])
+        with self._reading():
+            rows = self._db.execute(f"SELECT * FROM patches {where} ORDER BY position", values)
+            return [_patch(row) for row in rows]
+
+    def active(self, base: str) -> list[Patch]:
+        """The history of one base: its active patches in order."""
+        return [patch for patch in self.patches(base) if patch.active]
+
+    def patch(self, id_: str) -> Patch:
+        """One patch.
+
+        Raises:
+            NotFound: there is none of that id.
+        """
+        for patch in self.patches():
+            if patch.id == id_:
+                return patch
+        raise NotFound(f"There is no patch {id_}; `star-lsp patches` lists those there are.")
+
+    def patch_path(self, id_: str) -> Path:
+        """Where a patch's rows are, or will be, kept."""
+        return self.patches_folder / f"{id_}.safetensors"
+
+    def new_patch_id(self) -> str:
+        """An id that no patch has."""
+        return _new_id("p")
+
+    def activate(
+        self,
+        id_: str,
+        *,
+        base: str,
+        digest: str,
+        revision: str,
+        solved: Sequence[str],
+        failed: Mapping[str, str],
+        verdict: Mapping[str, Any],
+        replaces: Sequence[str] = (),
+    ) -> None:
+        """Make a written patch part of the history: from here on it counts.
+
+        ``replaces`` are the patches whose cases it covers too; ``failed`` maps cases to reasons.
+        """
+        with self._writing():
+            self._db.executemany("UPDATE patches SET active = 0 WHERE id = ?", [(i,) for i in replaces])
+            (last,) = self._db.execute("SELECT coalesce(max(position), 0) FROM patches").fetchone()
+            self._db.execute(
+                "INSERT INTO patches VALUES (?,?,1,?,?,?,?,?,?)",
+                [id_, last + 1, base, digest, revision, json.dumps(list(solved)), json.dumps(verdict),
+                 time.time()],
+            )  # fmt: skip
+            self._db.executemany(
+                "UPDATE cases SET status = 'solved', reason = NULL, patch = ? WHERE id = ?",
+                [(id_, case) for case in solved],
+            )
+            self._db.executemany(
+                "UPDATE cases SET status = 'failed', patch = NULL, reason = ? WHERE id = ?",
+                [(reason, case) for case, reason in failed.items()],
+            )
+
+    def deactivate(self, id_: str, reverted: Sequence[str], pending: Sequence[str] = ()) -> None:
+        """Take a patch out of the history; its cases are reverted, or pending again."""
+        with self._writing():
+            self._db.execute("UPDATE patches SET active = 0 WHERE id = ?", [id_])
+            for status, cases in (("reverted", reverted), ("pending", pending)):
+                self._db.executemany(
+                    "UPDATE cases SET status = ?, patch = NULL, reason = NULL WHERE id = ?",
+                    [(status, case) for case in cases],
+                )
+
+    def sweep(self) -> None:
+        """Delete patch files that no patch names: a repair was cut off between file and database."""
+        known = {patch.id for patch in self.patches()}
+        for path in self.patches_folder.iterdir():
+            if path.name.split(".safetensors")[0] not in known:
+                path.unlink(missing_ok=True)
+
+    # -- accepted completions --------------------------------------------------------------------
+
+    def accept(self, completion: Accepted, keep: int) -> None:
+        """Remember an accepted completion, and of all only the newest ``keep``."""
+        with self._writing():
+            self._db.execute(
+                "INSERT OR REPLACE INTO accepted VALUES (?,?,?,?,?)",
+                [completion.prefix, completion.suffix, completion.text, completion.language, time.time()],
+            )
+            self._db.execute(
+                "DELETE FROM accepted WHERE created NOT IN "
+                "(SELECT created FROM accepted ORDER BY created DESC LIMIT ?)",
+                [keep],
+            )
+
+    def accepted(self, most: int) -> list[Accepted]:
+        """The newest accepted completions."""
+        with self._reading():
+            rows = self._db.execute("SELECT * FROM accepted ORDER BY created DESC LIMIT ?", [most])
+            return [Accepted(row["prefix"], row["suffix"], row["text"], row["language"]) for row in rows]
+
+    def forget_accepted(self, prefix: str, suffix: str) -> None:
+        """Forget what was accepted at a place that the developer has now flagged."""
+        with self._writing():
+            self._db.execute("DELETE FROM accepted WHERE prefix = ? AND suffix = ?", [prefix, suffix])
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _migrate(self) -> None:
+        (found,) = self._db.execute("PRAGMA user_version").fetchone()
+        if found > _VERSION:
+            raise StoreError(
+                f"The store {self.path} was written by a newer star-lsp (format {found}, this one knows "
+                f"{_VERSION}); update star-lsp."
+            )
+        if found == 0:
+            with self._writing():
+                # Asked again inside the transaction: two processes may start at once.
+                (found,) = self._db.execute("PRAGMA user_version").fetchone()
+                if found == 0:
+                    for statement in _SCHEMA.split(";"):
+                        self._db.execute(statement)
+                    self._db.execute(f"PRAGMA user_version = {_VERSION}")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._reading():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"The store {self.path} could not be used ({error}); nothing was changed. Check the disk, "
+                "and that no other program holds the file."
+            ) from error
+
+
+def _new_id(kind: str) -> str:
+    return f"{kind}{secrets.token_hex(5)}"
+
+
+def _case(row: sqlite3.Row) -> Case:
+    return Case(**{name: row[name] for name in Case.__slots__})
+
+
+def _patch(row: sqlite3.Row) -> Patch:
+    values = dict(row)
+    values["active"] = bool(values["active"])
+    values["cases"] = tuple(json.loads(values["cases"]))
+    values["verdict"] = cast("Mapping[str, Any]", json.loads(values["verdict"]))
+    return Patch(**values)

@@ -1,0 +1,38 @@
+"""Everything that can go wrong with a request to repair, as one tree.
+
+    StarError                 the request could not be tried
+    ├── ModelError            a model folder, architecture, head or tokenizer does not fit
+    │   └── UnsupportedFamily no entry for this architecture in ``family.py``
+    ├── CaseError             a case cannot be turned into token ids, or is too long for its model
+    ├── PatchError            a patch file is damaged, or not for this base
+    └── Cancelled             the caller asked to stop
+
+A repair that was tried and did not succeed is a result, not an error.
+Each message says what happened, to what, and what to do now.
+"""
+
+__all__ = ["Cancelled", "CaseError", "ModelError", "PatchError", "StarError", "UnsupportedFamily"]
+
+
+class StarError(Exception):
+    """The request could not be tried."""
+
+
+class ModelError(StarError):
+    """A model folder, architecture, head or tokenizer does not fit."""
+
+
+class UnsupportedFamily(ModelError):
+    """No entry for this architecture in ``family.py``."""
+
+
+class CaseError(StarError):
+    """A case cannot be turned into token ids, or is too long for its model."""
+
+
+class PatchError(StarError):
+    """A patch file is damaged, or not for this base."""
+
+
+class Cancelled(StarError):
+    """The caller asked to stop."""

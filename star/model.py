@@ -1,0 +1,287 @@
+"""A causal language model of code that can be read from the inside.
+
+Knows how to load, tokenize, run, and record what enters and leaves the output projections. It never
+changes a weight: that is ``patch.py``'s alone.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from star.errors import CaseError, ModelError
+from star.family import Family, family_of
+
+if TYPE_CHECKING:
+    from star.patch import Patch
+
+__all__ = ["CodeModel", "Tap", "tensor_at"]
+
+#: Added tokens that are markup, not text: `<|fim_prefix|>`, `<EOT>`, `[SUFFIX]`; not runs of blanks.
+_MARKUP = re.compile(r"\s*(<.+>|\[[A-Z_]+\]|▁<[A-Z]+>)\s*")
+
+
+@dataclass(slots=True)
+class Tap:
+    """What passed one output projection in one run: ``inputs`` (t, f), ``outputs`` (t, d)."""
+
+    inputs: Float[Tensor, "t f"]
+    outputs: Float[Tensor, "1 t d"]
+
+
+class CodeModel:
+    """A network, its tokenizer, and the way round in it."""
+
+    def __init__(self, network: nn.Module, tokenizer: Tokenizer, fingerprint: str) -> None:
+        """Take over a network, whose weights are from here on the base.
+
+        Raises:
+            UnsupportedFamily: no family for ``network.config.model_type``.
+            ModelError: head and tokenizer do not fit.
+        """
+        self.network: Any = network.eval().requires_grad_(False)
+        self.family: Family = family_of(self.network.config.model_type)
+        self.fingerprint = fingerprint
+        #: The active patches in order; set by ``patch.install`` only.
+        self.patches: tuple[Patch, ...] = ()
+        self._tokenizer = tokenizer
+        self._layers: list[Any] = list(tensor_at(self.network, self.family.layers))
+        self._base: list[Tensor] = [self.projection(i).weight.data for i in range(self.depth)]
+        self.stop_ids: frozenset[int] = _stop_ids(self.network.config, tokenizer)
+        if self.head.shape[0] < tokenizer.get_vocab_size():
+            raise ModelError(
+                f"The head of this model has {self.head.shape[0]} rows and its tokenizer "
+                f"{tokenizer.get_vocab_size()} tokens; use the tokenizer that belongs to the model."
+            )
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The model in a folder made by the catalogue, its weights memory-mapped.
+
+        Raises:
+            ModelError: the folder cannot be read as a model.
+        """
+        from transformers import AutoModelForCausalLM  # costs seconds; only those who load pay
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+
+        try:
+            about = json.loads((folder / "star-model.json").read_text("utf-8"))
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            network = AutoModelForCausalLM.from_pretrained(
+                folder, dtype="auto", local_files_only=True, use_safetensors=True, trust_remote_code=False
+            )
+            fingerprint = str(about["fingerprint"])
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise ModelError(
+                f"The model in {folder} cannot be read ({type(error).__name__}: {error}); "
+                "remove it and pull or import it again."
+            ) from error
+        return cls(network, tokenizer, fingerprint)
+
+    # -- shape -----------------------------------------------------------------------------------
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(self._layers)
+
+    @property
+    def width(self) -> int:
+        """Model width ``d``."""
+        return int(self.base_rows(0).shape[1])
+
+    @property
+    def neurons(self) -> int:
+        """Neurons of one layer, ``f``."""
+        return int(self.base_rows(0).shape[0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that the weights are kept in."""
+        return self._base[0].dtype
+
+    @property
+    def head(self) -> Float[Tensor, "v d"]:
+        """The unembedding."""
+        weight: Tensor = self.network.get_output_embeddings().weight
+        return weight.data
+
+    @property
+    def final_gain(self) -> Float[Tensor, " d"]:
+        """What the final norm multiplies each coordinate by."""
+        weight: Tensor = tensor_at(self.network, self.family.norm).weight
+        return weight.data + self.family.gain_offset
+
+    def projection(self, layer: int) -> Any:
+        """The output projection module of a layer."""
+        return tensor_at(self._layers[layer], self.family.projection)
+
+    def base_rows(self, layer: int) -> Float[Tensor, "f d"]:
+        """The pristine output projection of a layer, seen by neuron. Never write to it."""
+        return self.by_neuron(self._base[layer])
+
+    def by_neuron(self, weight: Tensor) -> Float[Tensor, "f d"]:
+        """A view of a stored projection weight with one neuron a row."""
+        return weight if self.family.stored_by_neuron else weight.T
+
+    def base_weight(self, layer: int) -> Tensor:
+        """The pristine output projection of a layer, as it is stored."""
+        return self._base[layer]
+
+    # -- text ------------------------------------------------------------------------------------
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a token by its very name, such as ``<|fim_prefix|>``."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text; text that spells a special token stays text."""
+        self._tokenizer.encode_special_tokens = True
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode_next(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text that follows other text (no blank put before it by the tokenizer)."""
+        mark, both = self.encode("\n"), self.encode("\n" + text)
+        return both[len(mark) :] if both[: len(mark)] == mark else self.encode(text)
+
+    def decode_next(self, prompt: Sequence[int], ids: Sequence[int]) -> str:
+        """The text of ids that follow a prompt (its last tokens keep a first blank alive)."""
+        context = list(prompt[-1:])
+        before = self._tokenizer.decode(context, skip_special_tokens=False)
+        both = self._tokenizer.decode([*context, *ids], skip_special_tokens=False)
+        return str(both[len(before) :])
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def logits(
+        self, ids: Sequence[int], positions: Sequence[int] | None = None
+    ) -> Float[Tensor, "n v"]:
+        """Logits after each of ``positions`` (default: all) of one sequence of token ids.
+
+        Raises:
+            CaseError: the sequence is longer than the model's context.
+        """
+        limit = getattr(self.network.config, "max_position_embeddings", None)
+        if limit is not None and len(ids) > limit:
+            raise CaseError(
+                f"{len(ids)} tokens are more than this model's context of {limit}; shorten the prompt."
+            )
+        keep: Int[Tensor, " n"] = torch.tensor(range(len(ids)) if positions is None else list(positions))
+        out = self.network(torch.tensor([list(ids)]), use_cache=False, logits_to_keep=keep)
+        logits: Tensor = out.logits[0]
+        return logits.float()
+
+    @contextlib.contextmanager
+    def tapped(self, layers: Sequence[int]) -> Iterator[dict[int, Tap]]:
+        """Record what passes the output projections of ``layers`` while inside, ready for gradients.
+
+        The lowest one's output becomes the leaf of the graph, so that a backward pass ends there and
+        computes no gradient of any weight: a weight's is ``inputsᵀ · outputs.grad``.
+        """
+        taps: dict[int, Tap] = {}
+        lowest = min(layers)
+
+        def record(layer: int) -> Any:
+            def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+                if layer == lowest:
+                    output = output.detach().requires_grad_()
+                elif output.requires_grad:
+                    output.retain_grad()
+                inputs = args[0].detach()
+                taps[layer] = Tap(inputs.reshape(-1, inputs.shape[-1]), output)
+                return output
+
+            return hook
+
+        handles = [self.projection(layer).register_forward_hook(record(layer)) for layer in layers]
+        try:
+            yield taps
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextlib.contextmanager
+    def without_mlp(self, layer: int) -> Iterator[None]:
+        """Run with the feed-forward block of a layer replaced by the identity."""
+        block = tensor_at(self._layers[layer], self.family.mlp)
+        handle = block.register_forward_hook(lambda _module, args, _output: args[0])
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @contextlib.contextmanager
+    def resumed(self, trunk: "Trunk") -> Iterator[None]:
+        """Run only from ``trunk.layer`` up, on what was recorded below it."""
+        skipped = self._layers[: trunk.layer]
+        for layer in skipped:
+            # An instance attribute shadows the class's forward; deleting it brings that back.
+            layer.forward = lambda *_args, **_kwargs: trunk.output
+        try:
+            yield
+        finally:
+            for layer in skipped:
+                del layer.forward
+
+    def trunk(self, ids: Sequence[int], layer: int) -> "Trunk":
+        """What the layers below ``layer`` make of a sequence, to be kept while only higher ones change."""
+        if layer == 0:
+            return Trunk(0)
+        kept: list[Any] = []
+        handle = self._layers[layer - 1].register_forward_hook(
+            lambda _module, _args, output: kept.append(output)
+        )
+        # The rest of the run is wasted; ending it by an exception is cheaper and reads as what it is.
+        stop = self._layers[layer].register_forward_pre_hook(_leave)
+        try:
+            with torch.no_grad(), contextlib.suppress(_Left):
+                self.logits(ids, [len(ids) - 1])
+        finally:
+            handle.remove()
+            stop.remove()
+        return Trunk(layer, kept[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Trunk:
+    """The output of the layer below ``layer`` for one sequence (a tensor, or a tuple of them)."""
+
+    layer: int
+    output: Any = field(default=None, repr=False)
+
+
+class _Left(Exception):
+    """Ends a run whose rest nobody needs."""
+
+
+def _leave(_module: nn.Module, _args: object) -> None:
+    raise _Left
+
+
+def tensor_at(root: Any, path: str) -> Any:
+    """What stands at a dotted attribute path."""
+    for name in path.split("."):
+        root = getattr(root, name)
+    return root
+
+
+def _stop_ids(config: Any, tokenizer: Tokenizer) -> frozenset[int]:
+    """Tokens that end a completion: the end of sequence, and every added token that is markup."""
+    declared = getattr(config, "eos_token_id", None)
+    ends = {declared} if isinstance(declared, int) else set(declared or ())
+    for id_, token in tokenizer.get_added_tokens_decoder().items():
+        if token.special or _MARKUP.fullmatch(token.content):
+            ends.add(id_)
+    return frozenset(ends)

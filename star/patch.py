@@ -1,0 +1,238 @@
+"""Rows of output projections that are added to the base: the only code that writes weights."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from star.errors import PatchError
+from star.model import CodeModel
+
+__all__ = ["Draft", "Patch", "Rows", "install", "load"]
+
+_FORMAT = "1"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """What is added to some neurons of one layer, in fp32."""
+
+    layer: int
+    neurons: Int[Tensor, " k"]
+    delta: Float[Tensor, "k d"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patch:
+    """A repair: rows to add to the base named by its fingerprint, and where they come from."""
+
+    base: str
+    rows: tuple[Rows, ...]
+    #: Cases, method and its settings, verdict: plain JSON, not part of the identity.
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the base and every row: what a revision is made of."""
+        digest = hashlib.sha256(self.base.encode())
+        for rows in self.rows:
+            digest.update(f"{rows.layer} {tuple(rows.delta.shape)}".encode())
+            digest.update(rows.neurons.long().contiguous().numpy().tobytes())
+            digest.update(rows.delta.float().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def size_bytes(self) -> int:
+        """What the rows take on disk."""
+        return sum(rows.delta.numel() * 4 + rows.neurons.numel() * 8 for rows in self.rows)
+
+    def save(self, path: Path) -> None:
+        """Write the patch, all of it or nothing (synced, then renamed into place)."""
+        tensors = {}
+        for rows in self.rows:
+            tensors[f"{rows.layer}.neurons"] = rows.neurons.long().contiguous()
+            tensors[f"{rows.layer}.delta"] = rows.delta.float().contiguous()
+        about = {"format": _FORMAT, "base": self.base, "manifest": json.dumps(dict(self.manifest))}
+        part = path.with_name(f".{path.name}.part")
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(save(tensors, about))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+
+
+def load(path: Path, model: CodeModel) -> Patch:
+    """The patch in a file, checked against the model it is for.
+
+    Raises:
+        PatchError: the file is damaged, is for another base, or holds what no patch may hold.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            _require(about.get("format") == _FORMAT, path, "is not a patch of this format")
+            _require(
+                about.get("base") == model.fingerprint,
+                path,
+                f"is for the base {str(about.get('base'))[:12]}, and this model is "
+                f"{model.fingerprint[:12]}; use it with the model it was made for",
+            )
+            manifest = json.loads(about["manifest"])
+            layers = _layers(path, set(file.keys()), model.depth)
+            rows = []
+            for layer in layers:
+                for name, kind, width in (("neurons", "I64", None), ("delta", "F32", model.width)):
+                    part = file.get_slice(f"{layer}.{name}")
+                    shape = part.get_shape()
+                    _require(
+                        part.get_dtype() == kind
+                        and len(shape) == (1 if width is None else 2)
+                        and shape[0] <= model.neurons
+                        and (width is None or shape[1] == width),
+                        path,
+                        f"has a {name} of the wrong shape or type in layer {layer}",
+                    )
+                rows.append(
+                    Rows(layer, file.get_tensor(f"{layer}.neurons"), file.get_tensor(f"{layer}.delta"))
+                )
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise PatchError(
+            f"The patch {path.name} cannot be read ({error}); delete it, or take a good copy of it."
+        ) from error
+    for row in rows:
+        index = row.neurons
+        _require(len(index) == len(row.delta), path, f"pairs rows wrongly in layer {row.layer}")
+        _require(
+            bool((index >= 0).all() and (index < model.neurons).all() and (index.diff() > 0).all()),
+            path,
+            f"names neurons that are not there, or twice, in layer {row.layer}",
+        )
+        _require(bool(row.delta.isfinite().all()), path, f"holds a number that is not finite in layer {row.layer}")
+    return Patch(str(about["base"]), tuple(rows), manifest)
+
+
+def _layers(path: Path, names: set[str], depth: int) -> list[int]:
+    layers = sorted(int(name.split(".")[0]) for name in names if name.endswith(".neurons"))
+    wanted = {f"{layer}.{part}" for layer in layers for part in ("neurons", "delta")}
+    _require(names == wanted and all(0 <= layer < depth for layer in layers), path, "has parts no patch has")
+    return layers
+
+
+def _require(holds: bool, path: Path, what: str) -> None:
+    if not holds:
+        raise PatchError(f"The patch {path.name} {what}.")
+
+
+def install(model: CodeModel, patches: Sequence[Patch]) -> None:
+    """Make the weights base ⊕ patches: rebuilt from the base, never subtracted.
+
+    Raises:
+        PatchError: a patch is for another base; the model is untouched.
+    """
+    for patch in patches:
+        if patch.base != model.fingerprint:
+            raise PatchError(
+                f"A patch for the base {patch.base[:12]} cannot be used with {model.fingerprint[:12]}."
+            )
+    touched = {rows.layer for patch in (*model.patches, *patches) for rows in patch.rows}
+    # Everything is computed before anything is set: an error leaves the old weights in force.
+    weights = {layer: _rebuilt(model, layer, patches) for layer in touched}
+    for layer, weight in weights.items():
+        model.projection(layer).weight.data = weight
+    model.patches = tuple(patches)
+
+
+def _rebuilt(model: CodeModel, layer: int, patches: Sequence[Patch]) -> Tensor:
+    mine = [rows for patch in patches for rows in patch.rows if rows.layer == layer]
+    base = model.base_weight(layer)
+    if not mine:
+        return base
+    weight = base.clone()
+    _write(model, layer, weight, *_summed(mine, model.width))
+    return weight
+
+
+def _summed(all_rows: Sequence[Rows], width: int) -> tuple[Int[Tensor, " k"], Float[Tensor, "k d"]]:
+    """The union of the neurons and, summed in order from the first, their deltas."""
+    index = torch.cat([rows.neurons for rows in all_rows]).unique()
+    total = torch.zeros(len(index), width)
+    for rows in all_rows:
+        total[torch.searchsorted(index, rows.neurons)] += rows.delta
+    return index, total
+
+
+def _write(model: CodeModel, layer: int, weight: Tensor, index: Tensor, delta: Tensor) -> None:
+    """Set rows of a private copy to base + delta, added in fp32 whatever the weights are kept in."""
+    rows = model.base_rows(layer)[index].float() + delta
+    model.by_neuron(weight)[index] = rows.to(weight.dtype)
+
+
+class Draft:
+    """A patch in the making, on top of what is installed; its deltas are the fp32 masters.
+
+    While a draft is open the model serves nobody else. ``close`` brings the installed weights back.
+    """
+
+    def __init__(self, model: CodeModel, neurons: Mapping[int, Int[Tensor, " k"]]) -> None:
+        """Open a draft on some neurons by layer, all deltas zero."""
+        self._model = model
+        self._rows = {
+            layer: Rows(layer, index, torch.zeros(len(index), model.width))
+            for layer, index in sorted(neurons.items())
+        }
+        self._installed = model.patches
+
+    @property
+    def neurons(self) -> dict[int, Int[Tensor, " k"]]:
+        """The neurons that may move, by layer."""
+        return {layer: rows.neurons for layer, rows in self._rows.items()}
+
+    def add(self, layer: int, step: Float[Tensor, "k d"]) -> None:
+        """Add to a layer's deltas, and put the result into the model."""
+        self._rows[layer].delta.add_(step)
+        self._put(layer)
+
+    def deltas(self) -> dict[int, Float[Tensor, "k d"]]:
+        """A copy of the deltas by layer, for ``restore``."""
+        return {layer: rows.delta.clone() for layer, rows in self._rows.items()}
+
+    def restore(self, deltas: Mapping[int, Float[Tensor, "k d"]]) -> None:
+        """Go back to deltas taken earlier."""
+        for layer, delta in deltas.items():
+            self._rows[layer].delta.copy_(delta)
+            self._put(layer)
+
+    def patch(self, manifest: Mapping[str, Any]) -> Patch:
+        """The draft as a patch; layers that did not move are left out."""
+        rows = tuple(
+            Rows(rows.layer, rows.neurons, rows.delta.clone())
+            for rows in self._rows.values()
+            if bool(rows.delta.any())
+        )
+        return Patch(self._model.fingerprint, rows, manifest)
+
+    def close(self) -> None:
+        """Bring the installed weights back."""
+        for layer in self._rows:
+            weight = _rebuilt(self._model, layer, self._installed)
+            self._model.projection(layer).weight.data = weight
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def _put(self, layer: int) -> None:
+        draft = Patch(self._model.fingerprint, (self._rows[layer],))
+        weight = _rebuilt(self._model, layer, (*self._installed, draft))
+        self._model.projection(layer).weight.data = weight

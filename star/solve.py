@@ -1,0 +1,71 @@
+"""What the located neurons should have added, from the semantics of the output vocabulary.
+
+Vocabulary-defined semantics (arXiv 2401.16184): the basis of token ``v`` is row ``v`` of
+``pinv(Hᵀ)``, H the unembedding with the final norm's gain folded in. A steer points from what the
+model predicts to what is expected; the delta of least norm that gives every failing position its
+steer is the patch's prior (STAR, arXiv 2503.12899).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from star.model import CodeModel
+
+__all__ = ["Basis", "minimum_norm", "normalized"]
+
+_RIDGE = 1e-6
+_CHUNK_ROWS = 8192
+#: Singular values of the activations below this share of the largest count as zero.
+_RANK_TOLERANCE = 1e-6
+
+
+class Basis:
+    """The semantic basis of a model: ``H (HᵀH)⁻¹``, a row for each token, made where asked for."""
+
+    def __init__(self, model: CodeModel, factor: Float[Tensor, "d d"] | None = None) -> None:
+        """Take the Cholesky ``factor`` of ``HᵀH`` if it is known, or compute it (seconds)."""
+        self._head = model.head
+        self._gain = model.final_gain.float()
+        self.factor = _gram_factor(self._head, self._gain) if factor is None else factor
+
+    def rows(self, tokens: Sequence[int]) -> Float[Tensor, "n d"]:
+        """The basis vectors of some tokens, ``(n, d)``."""
+        rows = self._head[list(tokens)].float() * self._gain
+        solved: Tensor = torch.cholesky_solve(rows.T.double(), self.factor).T
+        return solved.float()
+
+    def steer(self, expected: Sequence[int], predicted: Sequence[int]) -> Float[Tensor, "n d"]:
+        """The normalized directions from predicted to expected tokens; zero where they are equal."""
+        return normalized(self.rows(expected) - self.rows(predicted))
+
+
+def normalized(directions: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Each row over its own interquartile range: ``σ = δ / (Q75 - Q25 + 1e-8)``."""
+    quartiles = torch.quantile(directions, torch.tensor([0.25, 0.75]), dim=1, keepdim=True)
+    return directions / (quartiles[1] - quartiles[0] + 1e-8)
+
+
+def minimum_norm(
+    activations: Float[Tensor, "n f"], steers: Float[Tensor, "n d"]
+) -> Float[Tensor, "f d"]:
+    """The least-squares solution of least norm of ``Z X = S``: ``X = Zᵀ (Z Zᵀ)⁺ S``.
+
+    Through the small Gram matrix in double precision: equal rows are safe.
+    """
+    wide = activations.double()
+    inverse = torch.linalg.pinv(wide @ wide.T, hermitian=True, rtol=_RANK_TOLERANCE**2)
+    return (wide.T @ (inverse @ steers.double())).float()
+
+
+def _gram_factor(head: Float[Tensor, "v d"], gain: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:
+    width = head.shape[1]
+    gram = torch.zeros(width, width, dtype=torch.float64)
+    for start in range(0, len(head), _CHUNK_ROWS):
+        rows = head[start : start + _CHUNK_ROWS].float() * gain
+        gram += (rows.T @ rows).double()
+    gram.diagonal().add_(_RIDGE * gram.diagonal().mean())
+    factor: Tensor = torch.linalg.cholesky(gram)
+    return factor

@@ -1,0 +1,207 @@
+"""From text to token ids."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from star_lsp.prompt import CHARACTERS_PER_TOKEN, MARKS, Layout, Limits, Marks, build, layout_of, window
+
+QWEN = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
+REAL = Path(os.environ.get("STAR_TEST_TOKENIZER", ""))  # a tokenizer.json, to try a real one
+TEXT = st.text(alphabet="ab1_ ()\t\r\n\x0cé😀\ud83d\ude00<|fim_prefix|>", max_size=200)
+LIMITS = st.builds(Limits, st.integers(0, 40), st.integers(0, 40))
+
+
+def toy(text: str) -> list[int]:
+    """Words, runs of blanks that may reach over a line's end, bytes; and, carelessly, a special token."""
+    ids: list[int] = []
+    for piece in re.findall(r"<\|fim_prefix\|>|\w{1,3}|\s+|.", text):
+        if piece == "<|fim_prefix|>":
+            ids.append(1)
+        else:
+            ids += [100 + byte for byte in piece.encode()] if len(piece) == 1 else [1000 + ord(piece[0])]
+    return ids
+
+
+def layout_for(marks: Marks) -> Layout:
+    names = [*marks.order, *marks.stops, *filter(None, [marks.start, marks.told_by])]
+    ids = {name: number for number, name in enumerate(dict.fromkeys(names), 1)}
+    layout = layout_of(ids.get)
+    assert layout is not None
+    return layout
+
+
+def qwen() -> Layout:
+    layout = layout_of({name: number for number, name in enumerate((*QWEN, "<|endoftext|>"), 1)}.get)
+    assert layout is not None
+    return layout
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    """The default model's tokenizer where it is at hand, or else a small one of the same kind."""
+    if REAL.is_file():
+        found = Tokenizer.from_file(str(REAL))
+    else:
+        found = Tokenizer(models.BPE())
+        found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        found.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=600,
+            special_tokens=[*QWEN, "<|endoftext|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        found.train_from_iterator([Path(__file__).read_text(encoding="utf-8")] * 4, trainer)
+    found.encode_special_tokens = True
+    return found
+
+
+def encoder(tokenizer: Tokenizer) -> Callable[[str], Sequence[int]]:
+    def encode(text: str) -> Sequence[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    return encode
+
+
+@pytest.mark.parametrize("marks", MARKS, ids=lambda marks: marks.name)
+def test_every_layout_is_told_by_its_tokens(marks: Marks) -> None:
+    layout = layout_for(marks)
+    assert layout.name == marks.name
+    assert {layout.prefix_id, layout.suffix_id} <= layout.stop_ids
+
+
+def test_a_tokenizer_without_such_tokens_has_no_layout() -> None:
+    assert layout_of({"<|endoftext|>": 0, "<repo_name>": 1, "<|fim_prefix|>": 2}.get) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [
+        ("Qwen", ["<|fim_prefix|>", "A", "<|fim_suffix|>", "B", "<|fim_middle|>"]),
+        ("StarCoder", ["<fim_prefix>", "A", "<fim_suffix>", "B", "<fim_middle>"]),
+        ("SantaCoder", ["<fim-prefix>", "A", "<fim-suffix>", "B", "<fim-middle>"]),
+        ("CodeGemma", ["<bos>", "<|fim_prefix|>", "A", "<|fim_suffix|>", "B", "<|fim_middle|>"]),
+        ("CodeLlama", ["<s>", "▁<PRE>", "A", "▁<SUF>", "B", "▁<MID>"]),
+        (
+            "DeepSeek-Coder",
+            ["<｜begin▁of▁sentence｜>", "<｜fim▁begin｜>", "A", "<｜fim▁hole｜>", "B", "<｜fim▁end｜>"],
+        ),
+        ("Codestral", ["<s>", "[SUFFIX]", "B", "[PREFIX]", "A"]),
+    ],
+)
+def test_a_prompt_has_its_parts_in_the_order_of_its_model(name: str, order: list[str]) -> None:
+    (marks,) = (marks for marks in MARKS if marks.name == name)
+    ids = {part: 1000 + number for number, part in enumerate(order)}
+    if marks.told_by:
+        ids[marks.told_by] = 5
+    layout = layout_of(ids.get)
+    prompt = build(lambda text: [ids[text]], layout, "A", "B", Limits())
+    assert list(prompt.ids) == [ids[part] for part in order]
+
+
+def test_without_a_layout_the_model_reads_from_left_to_right() -> None:
+    prompt = build(toy, None, "ab\n", "cd", Limits())
+    assert (prompt.ids, prompt.prefix, prompt.suffix) == (tuple(toy("ab\n")), "ab\n", "")
+
+
+@given(TEXT, TEXT, LIMITS)
+def test_building_from_what_was_used_gives_the_same_ids(prefix: str, suffix: str, limits: Limits) -> None:
+    for layout in (qwen(), None):
+        prompt = build(toy, layout, prefix, suffix, limits)
+        assert build(toy, layout, prompt.prefix, prompt.suffix, limits) == prompt
+        assert len(prompt.ids) <= limits.prefix_tokens + limits.suffix_tokens + 3
+        assert "\r\n" not in prompt.prefix + "." + prompt.suffix
+        (prompt.prefix + prompt.suffix).encode("utf-8")
+
+
+@given(prefix=TEXT, suffix=TEXT, limits=LIMITS)
+@settings(max_examples=60, deadline=None)
+def test_a_real_tokenizer_gives_the_same_ids_again(
+    tokenizer: Tokenizer, prefix: str, suffix: str, limits: Limits
+) -> None:
+    encode, layout = encoder(tokenizer), layout_of(tokenizer.token_to_id)
+    prompt = build(encode, layout, prefix, suffix, limits)
+    assert build(encode, layout, prompt.prefix, prompt.suffix, limits) == prompt
+
+
+def test_a_prompt_of_the_default_model_is_what_the_baseline_of_the_data_was_made_with(
+    tokenizer: Tokenizer,
+) -> None:
+    prefix, suffix = 'def f():\n    """Sums."""\n    return ', "\n\n\nprint(f())\n"
+    prompt = build(encoder(tokenizer), layout_of(tokenizer.token_to_id), prefix, suffix, Limits())
+    tokenizer.encode_special_tokens = False
+    try:
+        whole = f"<|fim_prefix|>{prefix}<|fim_suffix|>{suffix}<|fim_middle|>"
+        assert list(prompt.ids) == tokenizer.encode(whole, add_special_tokens=False).ids
+    finally:
+        tokenizer.encode_special_tokens = True
+
+
+@given(TEXT, TEXT)
+def test_code_that_spells_a_special_token_does_not_become_one(prefix: str, suffix: str) -> None:
+    prompt = build(toy, qwen(), prefix + "<|fim_prefix|>", suffix, Limits())
+    assert prompt.ids.count(1) == 1
+
+
+def test_a_long_prefix_is_cut_at_the_start_of_a_line_and_a_long_suffix_at_the_end_of_one() -> None:
+    lines = "".join(f"line {number}\n" for number in range(2000))
+    prompt = build(toy, qwen(), lines + "  here", "\n" + lines, Limits(60, 30))
+    assert (lines + "  here").endswith("\n" + prompt.prefix)
+    assert ("\n" + lines).startswith(prompt.suffix)
+    assert prompt.suffix.endswith("\n")
+    assert 50 < len(toy(prompt.prefix)) <= 60
+    assert 20 < len(toy(prompt.suffix)) <= 30
+
+
+@pytest.mark.parametrize("ending", ["", "\n"])
+def test_a_line_too_long_is_cut_within_it_on_a_character(ending: str) -> None:
+    line = "é😀" * 50_000 + ending
+    prompt = build(toy, qwen(), line, line, Limits(60, 30))
+    assert line.endswith(prompt.prefix)
+    assert line.startswith(prompt.suffix)
+    assert 50 < len(toy(prompt.prefix)) <= 60
+    assert 20 < len(toy(prompt.suffix)) <= 30
+
+
+@given(TEXT, TEXT, LIMITS)
+def test_a_window_is_part_of_the_text_and_a_window_of_it_the_same(
+    prefix: str, suffix: str, limits: Limits
+) -> None:
+    prefix, suffix = window(prefix, suffix, Limits(10_000, 10_000))
+    left, right = window(prefix, suffix, limits)
+    assert prefix.endswith(left)
+    assert suffix.startswith(right)
+    assert window(left, right, limits) == (left, right)
+    assert len(left) <= limits.prefix_tokens * CHARACTERS_PER_TOKEN
+
+
+def test_line_ends_and_broken_characters_are_mended_for_the_model() -> None:
+    prompt = build(toy, qwen(), "a\r\nb\rc\ud83d", "\ude00\ud83d\ude00\r\n", Limits())
+    assert prompt.prefix == "a\nb\rc\N{REPLACEMENT CHARACTER}"
+    assert prompt.suffix == "\N{REPLACEMENT CHARACTER}😀\n"
+
+
+def test_a_document_of_megabytes_costs_little(tokenizer: Tokenizer) -> None:
+    document = "    value = compute(first, second)  # why\n" * 130_000
+    encode, layout = encoder(tokenizer), layout_of(tokenizer.token_to_id)
+    started = perf_counter()
+    prompt = build(encode, layout, document + "    x = ", document, Limits())
+    assert perf_counter() - started < 2
+    assert 1000 < len(prompt.ids) <= 1024 + 256 + 3
+
+
+def test_no_tensor_library_is_imported_for_a_prompt() -> None:
+    code = "import sys, star_lsp.prompt; assert not {'torch', 'transformers'} & set(sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
