@@ -34,8 +34,15 @@ def decode(
 ) -> Decoded:
     """What the model writes after a prompt, greedily, until the stop rule, a stop token or the limit.
 
-    ``cancelled`` is asked before every chunk of the prompt and every token.
+    A full context ends it like the limit. ``cancelled`` is asked before every chunk of the prompt and
+    every token.
+
+    Raises:
+        CaseError: the prompt is longer than the model's context.
     """
+    model.check_length(len(prompt))
+    if model.context is not None:
+        max_tokens = min(max_tokens, model.context - len(prompt) + 1)  # the last one is only written
     ids: list[int] = []
     cache: Any = None
     ended: Literal["stop", "token", "length", "cancelled"] = "length"

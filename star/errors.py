@@ -11,6 +11,8 @@ A repair that was tried and did not succeed is a result, not an error.
 Each message says what happened, to what, and what to do now.
 """
 
+from collections.abc import Callable
+
 __all__ = ["Cancelled", "CaseError", "ModelError", "PatchError", "StarError", "UnsupportedFamily"]
 
 
@@ -36,3 +38,17 @@ class PatchError(StarError):
 
 class Cancelled(StarError):
     """The caller asked to stop."""
+
+    def __init__(self, message: str = "The repair was cancelled; the cases stay pending.") -> None:
+        """Say so in the caller's words, or in these."""
+        super().__init__(message)
+
+    @classmethod
+    def check(cls, cancelled: Callable[[], bool]) -> None:
+        """Ask whether to stop.
+
+        Raises:
+            Cancelled: yes.
+        """
+        if cancelled():
+            raise cls

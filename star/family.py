@@ -7,10 +7,11 @@ layer's feed-forward block seen as ``(f, d)``, whatever way round the weight is 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 from star.errors import UnsupportedFamily
 
-__all__ = ["FAMILIES", "Family", "family_of", "supported"]
+__all__ = ["FAMILIES", "Family", "family_of", "supported", "tensor_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +79,10 @@ def family_of(model_type: str) -> Family:
             f"The architecture {model_type!r} cannot be repaired; choose a model of one of: "
             f"{', '.join(supported())}."
         ) from None
+
+
+def tensor_at(root: Any, path: str) -> Any:
+    """What stands at a dotted attribute path."""
+    for name in path.split("."):
+        root = getattr(root, name)
+    return root

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from star.errors import ModelError
 
-__all__ = ["Span", "fingerprint", "read_config", "spans"]
+__all__ = ["INDEX", "Span", "fingerprint", "read_config", "spans"]
 
 # What a library writes about itself or about where it found the model; the same model has many of them.
 VOLATILE = frozenset(
@@ -34,6 +34,8 @@ VOLATILE = frozenset(
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
+INDEX = "model.safetensors.index.json"
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt"})
 LONGEST_HEADER = 100_000_000  # bytes, the limit that the format itself sets
 CHUNK = 64 << 20  # bytes
 
@@ -91,22 +93,20 @@ def read_config(folder: Path) -> dict[str, object]:
 
 
 def spans(folder: Path) -> tuple[Span, ...]:
-    """Every tensor of the folder's safetensors files, in name order; only the headers are read.
+    """Every tensor of the model, in name order; only the headers are read.
+
+    The model is ``model.safetensors``, or the files that its index names; whatever else lies in the
+    folder, such as what was computed from the model, is not part of it.
 
     Raises:
-        ModelError: there are no safetensors, a header is damaged, or a tensor is there twice.
+        ModelError: there are no safetensors, a header is damaged, or a tensor is missing or there twice.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        pickles = sorted(
-            path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".ckpt"}
-        )
-        if pickles:
-            raise ModelError(
-                f"{folder} has its weights in {pickles[0]}, a pickle, which could run code and is "
-                "never read; take the model's safetensors instead (save_pretrained writes them)."
-            )
-        raise ModelError(f"{folder} holds no *.safetensors; name a folder with the model's weights.")
+    index = folder / INDEX
+    named = _index(index) if index.exists() else {}
+    files = [folder / name for name in sorted(set(named.values()))] or [folder / "model.safetensors"]
+    for file in files:
+        if not file.is_file():
+            raise _absent(folder, file)
     found: dict[str, Span] = {}
     for file in files:
         for span in _header(file):
@@ -116,7 +116,40 @@ def spans(folder: Path) -> tuple[Span, ...]:
                     f"{file.name}; keep only one set of weights there."
                 )
             found[span.name] = span
+    if absent := named.keys() - found.keys():
+        raise ModelError(
+            f"{folder} lacks the weight {min(absent)}, which its index names; fetch the model again."
+        )
     return tuple(found[name] for name in sorted(found))
+
+
+def _index(path: Path) -> dict[str, str]:
+    """Which file holds each tensor of a model in several files."""
+    try:
+        named = {str(name): str(file) for name, file in json.loads(path.read_bytes())["weight_map"].items()}
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} is damaged; fetch the model again.") from error
+    for file in named.values():
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise ModelError(
+                f"{path} names {file}, which is no safetensors file beside it; fetch the model again."
+            )
+    return named
+
+
+def _absent(folder: Path, file: Path) -> ModelError:
+    """Why a model's weights are not there."""
+    if (folder / INDEX).exists():
+        return ModelError(f"{folder} lacks {file.name}, which its index names; fetch the model again.")
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if pickles:
+        return ModelError(
+            f"{folder} has its weights in {pickles[0]}, a pickle, which could run code and is "
+            "never read; take the model's safetensors instead (save_pretrained writes them)."
+        )
+    return ModelError(
+        f"{folder} has neither {file.name} nor {INDEX}; name a folder with the model's weights."
+    )
 
 
 def _header(file: Path) -> Iterator[Span]:

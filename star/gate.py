@@ -98,7 +98,7 @@ def judge(
     cases: Sequence[Case],
     samples: Sequence[Sample],
     before: Sequence[Reading],
-    limits: Limits = Limits(),  # noqa: B008
+    limits: Limits = Limits(),
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Verdict:
     """The verdict on the patches that are installed, against readings taken before.
@@ -142,8 +142,7 @@ def judge(
 
 
 def _holds(model: CodeModel, case: Case, cancelled: Callable[[], bool]) -> bool:
-    if cancelled():
-        raise Cancelled("The repair was cancelled; the cases stay pending.")
+    Cancelled.check(cancelled)
     return not trace(model, prepare(model, [case])).failures
 
 
@@ -151,8 +150,7 @@ def _log_p(
     model: CodeModel, sample: Sample, trunk: Trunk, cancelled: Callable[[], bool]
 ) -> Float[Tensor, "n v"]:
     """Log-probabilities at the positions of a sample that are looked at."""
-    if cancelled():
-        raise Cancelled("The repair was cancelled; the cases stay pending.")
+    Cancelled.check(cancelled)
     with torch.no_grad(), model.resumed(trunk):
         logits = model.logits(sample.ids[:-1], range(sample.start - 1, len(sample.ids) - 1))
     return logits.log_softmax(-1)

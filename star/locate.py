@@ -1,13 +1,14 @@
 """Which layers, and which neurons in them, a repair may change (STAR, semantic targeting)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from star.errors import Cancelled
 from star.model import CodeModel
 from star.trace import Lesson, trace
 
@@ -33,13 +34,22 @@ def layers_by_depth(depth: int, layers: Layers) -> tuple[int, ...]:
     return tuple(range(depth - layer_count(depth, layers), depth))
 
 
-def layers_by_loss(model: CodeModel, lessons: Sequence[Lesson], layers: Layers) -> tuple[int, ...]:
+def layers_by_loss(
+    model: CodeModel,
+    lessons: Sequence[Lesson],
+    layers: Layers,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> tuple[int, ...]:
     """The layers without whose feed-forward block the expected tokens become least likely, ascending.
 
     One pass for each layer of the model; lessons must have been prepared for layer 0.
+
+    Raises:
+        Cancelled: ``cancelled`` said so, between two passes.
     """
     loss = []
     for layer in range(model.depth):
+        Cancelled.check(cancelled)
         with model.without_mlp(layer):
             loss.append(trace(model, lessons).loss)
     ranked = sorted(range(model.depth), key=lambda layer: loss[layer], reverse=True)
@@ -52,7 +62,7 @@ def neurons(
     """The indices of the neurons to change, ascending, by layer; layers with none are left out.
 
     ``scores`` is by layer. ``none`` keeps whole layers; ``layerly`` the top ``ratio·f`` of the layer
-    with the largest total score; ``autoly`` the top ``ratio·f`` of all layers; ``evenly`` the top
+    with the largest score norm; ``autoly`` the top ``ratio·f`` of all layers; ``evenly`` the top
     ``ratio·f / L`` of each.
     """
     layers = sorted(scores)

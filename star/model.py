@@ -9,22 +9,23 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from star.errors import CaseError, ModelError
-from star.family import Family, family_of
+from star.family import Family, family_of, tensor_at
+from star.fingerprint import read_config
 
 if TYPE_CHECKING:
     from star.patch import Patch
 
-__all__ = ["CodeModel", "Tap", "tensor_at"]
+__all__ = ["CodeModel", "Tap", "Trunk"]
 
 #: Added tokens that are markup, not text: `<|fim_prefix|>`, `<EOT>`, `[SUFFIX]`; not runs of blanks.
 _MARKUP = re.compile(r"\s*(<.+>|\[[A-Z_]+\]|▁<[A-Z]+>)\s*")
@@ -37,19 +38,25 @@ class Tap:
     inputs: Float[Tensor, "t f"]
     outputs: Float[Tensor, "1 t d"]
 
+    @property
+    def gradient(self) -> Float[Tensor, "t d"]:
+        """Of what was computed from the outputs, with respect to them, in fp32; zero before that."""
+        given = self.outputs.grad
+        return torch.zeros_like(self.outputs[0]).float() if given is None else given[0].float()
+
 
 class CodeModel:
     """A network, its tokenizer, and the way round in it."""
 
-    def __init__(self, network: nn.Module, tokenizer: Tokenizer, fingerprint: str) -> None:
+    def __init__(self, network: Any, tokenizer: Tokenizer, fingerprint: str) -> None:
         """Take over a network, whose weights are from here on the base.
 
         Raises:
             UnsupportedFamily: no family for ``network.config.model_type``.
             ModelError: head and tokenizer do not fit.
         """
-        self.network: Any = network.eval().requires_grad_(False)
-        self.family: Family = family_of(self.network.config.model_type)
+        self.family: Family = family_of(network.config.model_type)
+        self.network = network.eval().requires_grad_(False)
         self.fingerprint = fingerprint
         #: The active patches in order; set by ``patch.install`` only.
         self.patches: tuple[Patch, ...] = ()
@@ -57,14 +64,18 @@ class CodeModel:
         self._layers: list[Any] = list(tensor_at(self.network, self.family.layers))
         self._base: list[Tensor] = [self.projection(i).weight.data for i in range(self.depth)]
         self.stop_ids: frozenset[int] = _stop_ids(self.network.config, tokenizer)
+        if not self.stop_ids:
+            raise ModelError(
+                "This model has no token that ends a text; use the tokenizer that belongs to it."
+            )
         if self.head.shape[0] < tokenizer.get_vocab_size():
             raise ModelError(
                 f"The head of this model has {self.head.shape[0]} rows and its tokenizer "
-                f"{tokenizer.get_vocab_size()} tokens; use the tokenizer that belongs to the model."
+                f"{tokenizer.get_vocab_size()} tokens; use the tokenizer that belongs to it."
             )
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path) -> "CodeModel":
         """The model in a folder made by the catalogue, its weights memory-mapped.
 
         Raises:
@@ -74,19 +85,20 @@ class CodeModel:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-
+        family_of(str(read_config(folder).get("model_type")))
         try:
             about = json.loads((folder / "star-model.json").read_text("utf-8"))
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            network = AutoModelForCausalLM.from_pretrained(
-                folder, dtype="auto", local_files_only=True, use_safetensors=True, trust_remote_code=False
-            )
             fingerprint = str(about["fingerprint"])
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise ModelError(
-                f"The model in {folder} cannot be read ({type(error).__name__}: {error}); "
-                "remove it and pull or import it again."
-            ) from error
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            network, found = AutoModelForCausalLM.from_pretrained(
+                folder, dtype="auto", local_files_only=True, use_safetensors=True, trust_remote_code=False,
+                output_loading_info=True,
+            )  # fmt: skip
+        except Exception as error:  # three libraries, each with errors of its own; one says plain Exception
+            raise _unreadable(folder, f"{type(error).__name__}: {error}") from error
+        # Left alone, a weight that is not there would be made up at random.
+        if absent := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
+            raise _unreadable(folder, f"it lacks the weight {absent[0]}")
         return cls(network, tokenizer, fingerprint)
 
     # -- shape -----------------------------------------------------------------------------------
@@ -99,17 +111,12 @@ class CodeModel:
     @property
     def width(self) -> int:
         """Model width ``d``."""
-        return int(self.base_rows(0).shape[1])
+        return self.base_rows(0).shape[1]
 
     @property
     def neurons(self) -> int:
         """Neurons of one layer, ``f``."""
-        return int(self.base_rows(0).shape[0])
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type that the weights are kept in."""
-        return self._base[0].dtype
+        return self.base_rows(0).shape[0]
 
     @property
     def head(self) -> Float[Tensor, "v d"]:
@@ -121,11 +128,21 @@ class CodeModel:
     def final_gain(self) -> Float[Tensor, " d"]:
         """What the final norm multiplies each coordinate by."""
         weight: Tensor = tensor_at(self.network, self.family.norm).weight
-        return weight.data + self.family.gain_offset
+        return weight.data.float() + self.family.gain_offset
+
+    @property
+    def context(self) -> int | None:
+        """How many tokens the model can look at; None: as many as one likes."""
+        limit: int | None = getattr(self.network.config, "max_position_embeddings", None)
+        return limit
 
     def projection(self, layer: int) -> Any:
         """The output projection module of a layer."""
         return tensor_at(self._layers[layer], self.family.projection)
+
+    def base_weight(self, layer: int) -> Tensor:
+        """The pristine output projection of a layer, as it is stored. Never write to it."""
+        return self._base[layer]
 
     def base_rows(self, layer: int) -> Float[Tensor, "f d"]:
         """The pristine output projection of a layer, seen by neuron. Never write to it."""
@@ -134,10 +151,6 @@ class CodeModel:
     def by_neuron(self, weight: Tensor) -> Float[Tensor, "f d"]:
         """A view of a stored projection weight with one neuron a row."""
         return weight if self.family.stored_by_neuron else weight.T
-
-    def base_weight(self, layer: int) -> Tensor:
-        """The pristine output projection of a layer, as it is stored."""
-        return self._base[layer]
 
     # -- text ------------------------------------------------------------------------------------
 
@@ -165,19 +178,23 @@ class CodeModel:
 
     # -- running ---------------------------------------------------------------------------------
 
-    def logits(
-        self, ids: Sequence[int], positions: Sequence[int] | None = None
-    ) -> Float[Tensor, "n v"]:
+    def check_length(self, tokens: int) -> None:
+        """Do nothing, if so many tokens fit.
+
+        Raises:
+            CaseError: they do not.
+        """
+        if self.context is not None and tokens > self.context:
+            limit = f"this model's context of {self.context}"
+            raise CaseError(f"{tokens} tokens are more than {limit}; shorten the prompt.")
+
+    def logits(self, ids: Sequence[int], positions: Sequence[int] | None = None) -> Float[Tensor, "n v"]:
         """Logits after each of ``positions`` (default: all) of one sequence of token ids.
 
         Raises:
             CaseError: the sequence is longer than the model's context.
         """
-        limit = getattr(self.network.config, "max_position_embeddings", None)
-        if limit is not None and len(ids) > limit:
-            raise CaseError(
-                f"{len(ids)} tokens are more than this model's context of {limit}; shorten the prompt."
-            )
+        self.check_length(len(ids))
         keep: Int[Tensor, " n"] = torch.tensor(range(len(ids)) if positions is None else list(positions))
         out = self.network(torch.tensor([list(ids)]), use_cache=False, logits_to_keep=keep)
         logits: Tensor = out.logits[0]
@@ -191,21 +208,10 @@ class CodeModel:
         computes no gradient of any weight: a weight's is ``inputsᵀ · outputs.grad``.
         """
         taps: dict[int, Tap] = {}
-        lowest = min(layers)
-
-        def record(layer: int) -> Any:
-            def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-                if layer == lowest:
-                    output = output.detach().requires_grad_()
-                elif output.requires_grad:
-                    output.retain_grad()
-                inputs = args[0].detach()
-                taps[layer] = Tap(inputs.reshape(-1, inputs.shape[-1]), output)
-                return output
-
-            return hook
-
-        handles = [self.projection(layer).register_forward_hook(record(layer)) for layer in layers]
+        handles = [
+            self.projection(layer).register_forward_hook(partial(_record, taps, layer, layer == min(layers)))
+            for layer in layers
+        ]
         try:
             yield taps
         finally:
@@ -240,9 +246,8 @@ class CodeModel:
         if layer == 0:
             return Trunk(0)
         kept: list[Any] = []
-        handle = self._layers[layer - 1].register_forward_hook(
-            lambda _module, _args, output: kept.append(output)
-        )
+        below = self._layers[layer - 1]
+        handle = below.register_forward_hook(lambda _module, _args, output: kept.append(output))
         # The rest of the run is wasted; ending it by an exception is cheaper and reads as what it is.
         stop = self._layers[layer].register_forward_pre_hook(_leave)
         try:
@@ -262,6 +267,17 @@ class Trunk:
     output: Any = field(default=None, repr=False)
 
 
+def _record(
+    taps: dict[int, Tap], layer: int, lowest: bool, _module: nn.Module, args: tuple[Tensor], output: Tensor
+) -> Tensor:
+    if lowest:
+        output = output.detach().requires_grad_()
+    elif output.requires_grad:
+        output.retain_grad()
+    taps[layer] = Tap(args[0].detach().reshape(-1, args[0].shape[-1]), output)
+    return output
+
+
 class _Left(Exception):
     """Ends a run whose rest nobody needs."""
 
@@ -270,11 +286,9 @@ def _leave(_module: nn.Module, _args: object) -> None:
     raise _Left
 
 
-def tensor_at(root: Any, path: str) -> Any:
-    """What stands at a dotted attribute path."""
-    for name in path.split("."):
-        root = getattr(root, name)
-    return root
+def _unreadable(folder: Path, why: str) -> ModelError:
+    why = why.strip().splitlines()[0]
+    return ModelError(f"The model in {folder} cannot be read ({why}); remove it and pull or import it again.")
 
 
 def _stop_ids(config: Any, tokenizer: Tokenizer) -> frozenset[int]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -79,57 +79,51 @@ def load(path: Path, model: CodeModel) -> Patch:
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
-            _require(about.get("format") == _FORMAT, path, "is not a patch of this format")
-            _require(
-                about.get("base") == model.fingerprint,
-                path,
-                f"is for the base {str(about.get('base'))[:12]}, and this model is "
-                f"{model.fingerprint[:12]}; use it with the model it was made for",
-            )
-            manifest = json.loads(about["manifest"])
-            layers = _layers(path, set(file.keys()), model.depth)
-            rows = []
-            for layer in layers:
-                for name, kind, width in (("neurons", "I64", None), ("delta", "F32", model.width)):
-                    part = file.get_slice(f"{layer}.{name}")
-                    shape = part.get_shape()
-                    _require(
-                        part.get_dtype() == kind
-                        and len(shape) == (1 if width is None else 2)
-                        and shape[0] <= model.neurons
-                        and (width is None or shape[1] == width),
-                        path,
-                        f"has a {name} of the wrong shape or type in layer {layer}",
-                    )
-                rows.append(
-                    Rows(layer, file.get_tensor(f"{layer}.neurons"), file.get_tensor(f"{layer}.delta"))
+            if about.get("format") != _FORMAT:
+                raise _bad(path, "is not a patch of this format")
+            base = str(about.get("base"))
+            if base != model.fingerprint:
+                raise PatchError(
+                    f"The patch {path.name} is for the base {base[:12]}, and this model is "
+                    f"{model.fingerprint[:12]}; use it with the model that it was made for."
                 )
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise PatchError(
-            f"The patch {path.name} cannot be read ({error}); delete it, or take a good copy of it."
-        ) from error
-    for row in rows:
-        index = row.neurons
-        _require(len(index) == len(row.delta), path, f"pairs rows wrongly in layer {row.layer}")
-        _require(
-            bool((index >= 0).all() and (index < model.neurons).all() and (index.diff() > 0).all()),
-            path,
-            f"names neurons that are not there, or twice, in layer {row.layer}",
-        )
-        _require(bool(row.delta.isfinite().all()), path, f"holds a number that is not finite in layer {row.layer}")
-    return Patch(str(about["base"]), tuple(rows), manifest)
+            manifest = json.loads(about["manifest"])
+            if not isinstance(manifest, dict):
+                raise _bad(path, "has a manifest that is no object")
+            rows = tuple(_rows(path, file, layer, model) for layer in _layers(path, file, model.depth))
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise _bad(path, f"cannot be read ({error})") from error
+    return Patch(base, rows, manifest)
 
 
-def _layers(path: Path, names: set[str], depth: int) -> list[int]:
+def _layers(path: Path, file: Any, depth: int) -> list[int]:
+    names = set(file.keys())
     layers = sorted(int(name.split(".")[0]) for name in names if name.endswith(".neurons"))
     wanted = {f"{layer}.{part}" for layer in layers for part in ("neurons", "delta")}
-    _require(names == wanted and all(0 <= layer < depth for layer in layers), path, "has parts no patch has")
+    if names != wanted or not all(0 <= layer < depth for layer in layers):
+        raise _bad(path, "has parts that no patch for this model has")
     return layers
 
 
-def _require(holds: bool, path: Path, what: str) -> None:
-    if not holds:
-        raise PatchError(f"The patch {path.name} {what}.")
+def _rows(path: Path, file: Any, layer: int, model: CodeModel) -> Rows:
+    """One layer's rows; shapes are looked at before anything is read."""
+    index, delta = (file.get_slice(f"{layer}.{part}") for part in ("neurons", "delta"))
+    shape = index.get_shape()
+    if (index.get_dtype(), delta.get_dtype()) != ("I64", "F32"):
+        raise _bad(path, f"has numbers of the wrong type in layer {layer}")
+    if len(shape) != 1 or shape[0] > model.neurons or delta.get_shape() != [shape[0], model.width]:
+        raise _bad(path, f"has rows of the wrong shape in layer {layer}")
+    rows = Rows(layer, file.get_tensor(f"{layer}.neurons"), file.get_tensor(f"{layer}.delta"))
+    known = (rows.neurons >= 0).all() and (rows.neurons < model.neurons).all()
+    if not (known and (rows.neurons.diff() > 0).all()):
+        raise _bad(path, f"names neurons out of order, twice or that are not there, in layer {layer}")
+    if not rows.delta.isfinite().all():
+        raise _bad(path, f"holds a number that is not finite in layer {layer}")
+    return rows
+
+
+def _bad(path: Path, what: str) -> PatchError:
+    return PatchError(f"The patch {path.name} {what}; delete it, or take a good copy of it.")
 
 
 def install(model: CodeModel, patches: Sequence[Patch]) -> None:
@@ -141,7 +135,8 @@ def install(model: CodeModel, patches: Sequence[Patch]) -> None:
     for patch in patches:
         if patch.base != model.fingerprint:
             raise PatchError(
-                f"A patch for the base {patch.base[:12]} cannot be used with {model.fingerprint[:12]}."
+                f"A patch for the base {patch.base[:12]} cannot be used with {model.fingerprint[:12]}; "
+                "use it with the model that it was made for."
             )
     touched = {rows.layer for patch in (*model.patches, *patches) for rows in patch.rows}
     # Everything is computed before anything is set: an error leaves the old weights in force.
@@ -157,17 +152,18 @@ def _rebuilt(model: CodeModel, layer: int, patches: Sequence[Patch]) -> Tensor:
     if not mine:
         return base
     weight = base.clone()
-    _write(model, layer, weight, *_summed(mine, model.width))
+    index = torch.unique(torch.cat([rows.neurons for rows in mine]))
+    _write(model, layer, weight, index, _summed(mine, index, model.width))
     return weight
 
 
-def _summed(all_rows: Sequence[Rows], width: int) -> tuple[Int[Tensor, " k"], Float[Tensor, "k d"]]:
-    """The union of the neurons and, summed in order from the first, their deltas."""
-    index = torch.cat([rows.neurons for rows in all_rows]).unique()
+def _summed(all_rows: Sequence[Rows], index: Int[Tensor, " k"], width: int) -> Float[Tensor, "k d"]:
+    """The deltas of the neurons in ``index``, ascending, summed in order from the first rows on."""
     total = torch.zeros(len(index), width)
     for rows in all_rows:
-        total[torch.searchsorted(index, rows.neurons)] += rows.delta
-    return index, total
+        mine = torch.isin(rows.neurons, index)
+        total[torch.searchsorted(index, rows.neurons[mine])] += rows.delta[mine]
+    return total
 
 
 def _write(model: CodeModel, layer: int, weight: Tensor, index: Tensor, delta: Tensor) -> None:
@@ -183,13 +179,16 @@ class Draft:
     """
 
     def __init__(self, model: CodeModel, neurons: Mapping[int, Int[Tensor, " k"]]) -> None:
-        """Open a draft on some neurons by layer, all deltas zero."""
+        """Open a draft on some neurons by layer, ascending, all deltas zero."""
         self._model = model
+        self._installed = model.patches
         self._rows = {
             layer: Rows(layer, index, torch.zeros(len(index), model.width))
             for layer, index in sorted(neurons.items())
         }
-        self._installed = model.patches
+        #: What the installed patches add to the same neurons, and the draft's own copy of the weight.
+        self._below: dict[int, Float[Tensor, "k d"]] = {}
+        self._weights: dict[int, Tensor] = {}
 
     @property
     def neurons(self) -> dict[int, Int[Tensor, " k"]]:
@@ -222,17 +221,24 @@ class Draft:
 
     def close(self) -> None:
         """Bring the installed weights back."""
-        for layer in self._rows:
+        for layer in self._weights:
             weight = _rebuilt(self._model, layer, self._installed)
             self._model.projection(layer).weight.data = weight
+        self._weights.clear()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Draft":
         return self
 
     def __exit__(self, *_error: object) -> None:
         self.close()
 
     def _put(self, layer: int) -> None:
-        draft = Patch(self._model.fingerprint, (self._rows[layer],))
-        weight = _rebuilt(self._model, layer, (*self._installed, draft))
-        self._model.projection(layer).weight.data = weight
+        """Write the draft's rows, and no others, as ``install`` would with the draft as the last patch."""
+        rows = self._rows[layer]
+        if layer not in self._weights:
+            mine = [each for patch in self._installed for each in patch.rows if each.layer == layer]
+            self._below[layer] = _summed(mine, rows.neurons, self._model.width)
+            projection = self._model.projection(layer)
+            self._weights[layer] = projection.weight.data.clone()
+            projection.weight.data = self._weights[layer]
+        _write(self._model, layer, self._weights[layer], rows.neurons, self._below[layer] + rows.delta)

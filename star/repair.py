@@ -17,14 +17,17 @@ from star.locate import Layers, Pattern, Rank, layers_by_depth, layers_by_loss, 
 from star.model import CodeModel
 from star.patch import Draft, Patch
 from star.solve import Basis, minimum_norm
-from star.trace import Lesson, Trace, prepare, trace
+from star.trace import Lesson, Place, Trace, prepare, trace
 
 __all__ = ["PUBLISHED", "Budget", "Outcome", "Result", "Star", "Step", "repair"]
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a repair may cost. In iterative mode ``steps`` are for each failing token."""
+    """What a repair may cost. In iterative mode ``steps`` are for each failing token.
+
+    A step that is taken back counts: it cost a pass like any other.
+    """
 
     steps: int = 16
     seconds: float = math.inf
@@ -47,18 +50,24 @@ class Star:
     early_stop: bool = True
     #: Take back a step that made the loss larger, and halve the rate.
     back_off: bool = True
+    #: Steer what failed at first in every step, however right it has become, and nothing else.
+    fixed: bool = False
 
 
-#: STAR as published: the layers the target relies on, ten steps whatever happens.
+#: A loss larger by no more than this is the same loss.
+_SAME = 1.0001
+
+#: STAR as published: the layers the target relies on, whole; all steps of ``Budget(10)`` whatever happens.
 PUBLISHED = Star(
-    rank="loss", pattern="none", ratio=1.0, margin=0.0, early_stop=False, back_off=False
+    rank="loss", pattern="none", ratio=1.0, margin=0.0, early_stop=False, back_off=False, fixed=True
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step of a repair saw before it moved."""
+    """What a repair sees before each step, and once more when it is done."""
 
+    #: Steps taken so far.
     number: int
     loss: float
     failures: int
@@ -99,10 +108,10 @@ class Result:
 def repair(
     model: CodeModel,
     cases: Sequence[Case],
-    budget: Budget = Budget(),  # noqa: B008  (frozen)
+    budget: Budget = Budget(),
     on_step: Callable[[Step], None] | None = None,
     *,
-    method: Star = Star(),  # noqa: B008
+    method: Star = Star(),
     basis: Basis | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Result:
@@ -115,25 +124,30 @@ def repair(
         Cancelled: ``cancelled`` said so, between two passes.
     """
     started = time.monotonic()
-    located_by_loss = method.rank == "loss" and method.layers != "all"
-    lessons = prepare(model, cases)
+    lessons = prepare(model, cases, _lowest(model, method))
     layers = (
-        layers_by_loss(model, lessons, method.layers)
-        if located_by_loss
+        layers_by_loss(model, lessons, method.layers, cancelled)
+        if _by_loss(method)
         else layers_by_depth(model.depth, method.layers)
     )
-    lessons = prepare(model, cases, min(layers))
-    first = trace(model, lessons, layers)
+    if _by_loss(method):
+        lessons = prepare(model, cases, min(layers))
+    Cancelled.check(cancelled)
+    first = last = trace(model, lessons, scored=layers)
     chosen = neurons(first.scores, method.pattern, method.ratio)
-    loop = _Loop(model, lessons, tuple(sorted(chosen)), budget, on_step, method, cancelled, started)
+    steps = 0
     with Draft(model, chosen) as draft:
-        basis = basis or Basis(model)
-        if method.mode == "batch":
-            loop.run(draft, basis, lessons)
-        else:
-            _one_token_after_another(loop, draft, basis, lessons)
-        last = trace(model, lessons)
-        outcomes = tuple(_outcome(model, case) for case in cases)
+        outcomes = () if first.failures else tuple(_outcome(model, case) for case in cases)
+        if first.failures or not all(outcome.solved for outcome in outcomes):
+            until = started + budget.seconds
+            loop = _Loop(model, draft, basis or Basis(model), method, budget.steps, until, on_step, cancelled)
+            if method.mode == "batch":
+                loop.together(lessons)
+            else:
+                loop.one_by_one(lessons)
+            steps = loop.steps
+            last = trace(model, lessons)
+            outcomes = tuple(_outcome(model, case) for case in cases)
         manifest: dict[str, Any] = {"method": asdict(method), "cases": [case.id for case in cases]}
         patch = draft.patch(manifest)
     return Result(
@@ -143,25 +157,24 @@ def repair(
         first.exact,
         last.exact,
         patch,
-        loop.steps,
+        steps,
         time.monotonic() - started,
         tuple(sorted(chosen)),
     )
 
 
+def _by_loss(method: Star) -> bool:
+    return method.rank == "loss" and method.layers != "all"
+
+
+def _lowest(model: CodeModel, method: Star) -> int:
+    """The lowest layer that may change, as far as can be told before any pass."""
+    return 0 if _by_loss(method) else min(layers_by_depth(model.depth, method.layers))
+
+
 def _outcome(model: CodeModel, case: Case) -> Outcome:
     after = write(model, case)
     return Outcome(case.id, after, after == case.stop.trim(case.expected))
-
-
-def _one_token_after_another(
-    loop: "_Loop", draft: Draft, basis: Basis, lessons: Sequence[Lesson]
-) -> None:
-    """Iterative mode: each failing token is a system of its own, with the budget's steps."""
-    for lesson in lessons:
-        for _ in range(len(lesson.expected) + 1):
-            if not loop.run(draft, basis, [lesson], first_only=True):
-                break
 
 
 class _Loop:
@@ -170,73 +183,108 @@ class _Loop:
     def __init__(
         self,
         model: CodeModel,
-        lessons: Sequence[Lesson],
-        layers: tuple[int, ...],
-        budget: Budget,
-        on_step: Callable[[Step], None] | None,
-        method: Star,
-        cancelled: Callable[[], bool],
-        started: float,
-    ) -> None:
-        self._model = model
-        self._layers = layers
-        self._budget = budget
-        self._on_step = on_step
-        self._method = method
-        self._cancelled = cancelled
-        self._started = started
-        self._index: dict[int, Tensor] = {}
-        self.steps = 0
-
-    def run(
-        self, draft: Draft, basis: Basis, lessons: Sequence[Lesson], *, first_only: bool = False
-    ) -> bool:
-        """Step until nothing fails or the budget is used up; whether any step was taken."""
-        method, rate = self._method, self._method.rate
-        best, kept = math.inf, draft.deltas()
-        steer: dict[tuple[str, int], Float[Tensor, " d"]] = {}
-        taken = 0
-        while taken < self._budget.steps:
-            if self._cancelled():
-                raise Cancelled("The repair was cancelled; the cases stay pending.")
-            if time.monotonic() - self._started > self._budget.seconds:
-                break
-            seen = trace(
-                self._model, lessons, self._layers, margin=method.margin, first_only=first_only
-            )
-            if method.back_off and not seen.loss <= best * 1.0001:
-                draft.restore(kept)
-                rate /= 2
-                taken += 1
-                continue
-            best, kept = seen.loss, draft.deltas()
-            if self._on_step:
-                self._on_step(
-                    Step(self.steps, seen.loss, len(seen.failures), seen.targets, rate)
-                )
-            if not seen.failures and (first_only or method.early_stop):
-                break
-            self._move(draft, basis, seen, steer, rate)
-            taken += 1
-            self.steps += 1
-        return taken > 0
-
-    def _move(
-        self,
         draft: Draft,
         basis: Basis,
-        seen: Trace,
-        steer: dict[tuple[str, int], Float[Tensor, " d"]],
-        rate: float,
+        method: Star,
+        budget: int,
+        until: float,
+        on_step: Callable[[Step], None] | None,
+        cancelled: Callable[[], bool],
     ) -> None:
+        """Be ready to take ``budget`` steps on each system until a time (of ``time.monotonic``)."""
+        self._model = model
+        self._draft = draft
+        self._basis = basis
+        self._method = method
+        self._budget = budget
+        self._until = until
+        self._on_step = on_step
+        self._cancelled = cancelled
+        self.steps = 0
+
+    def together(self, lessons: Sequence[Lesson]) -> None:
+        """Batch mode: all failing positions of all lessons in one system."""
+        self._run(lessons, self._failures(lessons) if self._method.fixed else ())
+
+    def one_by_one(self, lessons: Sequence[Lesson]) -> None:
+        """Iterative mode: each failing token is a system of its own, one after another.
+
+        Repairing one may break another: unless ``fixed``, those that fail are gone through again, until
+        none does or each has used up its steps.
+        """
+        of = {lesson.case.id: lesson for lesson in lessons}
+        used: dict[Place, int] = {}
+        while failures := self._failures(lessons):
+            before = self.steps
+            for failure in failures:
+                place = (failure.case, failure.position)
+                used[place] = self._run([of[failure.case]], [failure], place, used.get(place, 0))
+            if self._method.fixed or self.steps == before:
+                return
+
+    def _failures(self, lessons: Sequence[Lesson]) -> tuple[Failure, ...]:
+        return trace(self._model, lessons, margin=self._method.margin).failures
+
+    @property
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._until
+
+    def _run(
+        self,
+        lessons: Sequence[Lesson],
+        failures: Sequence[Failure],
+        only: Place | None = None,
+        taken: int = 0,
+    ) -> int:
+        """Step on one system until nothing fails, or the budget is used up; the steps taken for it so far."""
+        method, rate = self._method, self._method.rate
+        steers = _Steers(self._basis)
+        steers.learn(failures)
+        system = [(failure.case, failure.position) for failure in failures] if method.fixed else None
+        best: Trace | None = None
+        kept: dict[int, Float[Tensor, "k d"]] = {}
+        while True:
+            Cancelled.check(self._cancelled)
+            seen = trace(
+                self._model, lessons, self._draft.neurons, margin=method.margin, only=only, system=system
+            )
+            if best and method.back_off and not seen.loss <= best.loss * _SAME:
+                self._draft.restore(kept)
+                rate, seen = rate / 2, best
+            elif method.back_off:
+                best, kept = seen, self._draft.deltas()
+            if self._on_step:
+                self._on_step(Step(self.steps, seen.loss, len(seen.failures), seen.targets, rate))
+            solved = method.early_stop and not seen.failures
+            # Without a place to steer, X is zero, now and ever after.
+            if solved or not seen.system or taken >= self._budget or self._is_late:
+                return taken
+            steers.learn(seen.failures)
+            self._move(seen, steers.at(seen.system), rate)
+            taken += 1
+            self.steps += 1
+
+    def _move(self, seen: Trace, goal: Float[Tensor, "n d"], rate: float) -> None:
         """One step: magnitude from the least-norm delta, direction from the gradient."""
-        for failure in seen.failures:
-            key = (failure.case, failure.position)
-            if key not in steer:  # S stays while Z is recomputed
-                steer[key] = basis.steer([failure.expected], [failure.predicted])[0]
-        if not seen.failures:  # no early stop: nothing is left to steer to, so X is zero
-            return
-        goal = torch.stack([steer[f.case, f.position] for f in seen.failures])
-        for layer, index in draft.neurons.items():
-            prior = minimum_norm(seen.activations[layer][:, index], goal)
-            draft.add(layer, -rate * prior.abs() * seen.gradients[layer][index].sign())
+        for layer in self._draft.neurons:
+            prior = minimum_norm(seen.activations[layer], goal)
+            self._draft.add(layer, -rate * prior.abs() * seen.gradients[layer].sign())
+
+
+class _Steers:
+    """The steer of each place, from what it first failed with: S stays while Z is recomputed."""
+
+    def __init__(self, basis: Basis) -> None:
+        self._basis = basis
+        self._known: dict[Place, Float[Tensor, " d"]] = {}
+
+    def learn(self, failures: Sequence[Failure]) -> None:
+        """Remember the steers of places that had none."""
+        new = [failure for failure in failures if (failure.case, failure.position) not in self._known]
+        if new:
+            rows = self._basis.steer([each.expected for each in new], [each.predicted for each in new])
+            self._known |= {(each.case, each.position): row for each, row in zip(new, rows, strict=True)}
+
+    def at(self, places: Sequence[Place]) -> Float[Tensor, "n d"]:
+        """The steers of some places, a row for each."""
+        return torch.stack([self._known[place] for place in places])

@@ -28,7 +28,7 @@ class Basis:
     def __init__(self, model: CodeModel, factor: Float[Tensor, "d d"] | None = None) -> None:
         """Take the Cholesky ``factor`` of ``HᵀH`` if it is known, or compute it (seconds)."""
         self._head = model.head
-        self._gain = model.final_gain.float()
+        self._gain = model.final_gain
         self.factor = _gram_factor(self._head, self._gain) if factor is None else factor
 
     def rows(self, tokens: Sequence[int]) -> Float[Tensor, "n d"]:
@@ -45,19 +45,19 @@ class Basis:
 def normalized(directions: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Each row over its own interquartile range: ``σ = δ / (Q75 - Q25 + 1e-8)``."""
     quartiles = torch.quantile(directions, torch.tensor([0.25, 0.75]), dim=1, keepdim=True)
-    return directions / (quartiles[1] - quartiles[0] + 1e-8)
+    scaled: Tensor = directions / (quartiles[1] - quartiles[0] + 1e-8)
+    return scaled
 
 
-def minimum_norm(
-    activations: Float[Tensor, "n f"], steers: Float[Tensor, "n d"]
-) -> Float[Tensor, "f d"]:
+def minimum_norm(activations: Float[Tensor, "n f"], steers: Float[Tensor, "n d"]) -> Float[Tensor, "f d"]:
     """The least-squares solution of least norm of ``Z X = S``: ``X = Zᵀ (Z Zᵀ)⁺ S``.
 
     Through the small Gram matrix in double precision: equal rows are safe.
     """
     wide = activations.double()
     inverse = torch.linalg.pinv(wide @ wide.T, hermitian=True, rtol=_RANK_TOLERANCE**2)
-    return (wide.T @ (inverse @ steers.double())).float()
+    solution: Tensor = wide.T @ (inverse @ steers.double())
+    return solution.float()
 
 
 def _gram_factor(head: Float[Tensor, "v d"], gain: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:

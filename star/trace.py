@@ -1,18 +1,21 @@
 """One teacher-forced pass over cases: what fails, and what passed the output projections meanwhile."""
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from star.case import Case, Failure
 from star.errors import CaseError
-from star.model import CodeModel, Trunk
+from star.model import CodeModel, Tap, Trunk
 
-__all__ = ["Lesson", "Trace", "prepare", "trace"]
+__all__ = ["Lesson", "Place", "Trace", "prepare", "trace"]
+
+#: A case, and a position counted from the first token of its completion.
+Place = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +41,19 @@ class Lesson:
 class Trace:
     """What one pass over some lessons saw.
 
-    ``activations``, ``gradients`` and ``scores`` are by layer. Activations ``(n, f)`` stand at the
-    failing positions, in the order of ``failures``. Gradients ``(f, d)`` are of the loss with
-    respect to the projection seen by neuron, over all tokens. Scores ``(f,)`` are the norm over the
-    target positions of gradient x activation (STAR, locating neurons).
+    ``loss`` is the mean cross-entropy over the targets: the expected tokens and the ends. The rest is
+    by layer. Activations ``(n, k)`` of the neurons asked for stand at the places of ``system``, in its
+    order. Gradients ``(k, d)`` are of the loss with respect to the rows of those neurons. Scores
+    ``(f,)`` are the norm over the targets of gradient x activation (STAR, locating neurons).
     """
 
     loss: float
     failures: tuple[Failure, ...]
-    #: Positions (expected tokens and ends) that count, over all lessons.
     targets: int
-    activations: dict[int, Float[Tensor, "n f"]]
-    gradients: dict[int, Float[Tensor, "f d"]]
-    scores: dict[int, Float[Tensor, " f"]]
+    system: tuple[Place, ...] = ()
+    activations: dict[int, Float[Tensor, "n k"]] = field(default_factory=dict)
+    gradients: dict[int, Float[Tensor, "k d"]] = field(default_factory=dict)
+    scores: dict[int, Float[Tensor, " f"]] = field(default_factory=dict)
 
     @property
     def exact(self) -> float:
@@ -62,145 +65,184 @@ def prepare(model: CodeModel, cases: Sequence[Case], lowest_layer: int = 0) -> t
     """Cases as lessons for repairs at ``lowest_layer`` and above.
 
     Raises:
-        CaseError: a prompt is empty, or a case holds no tokens to teach.
+        CaseError: there is no case, two have one id, a prompt is empty, or a case is too long.
     """
-    lessons = []
+    if not cases:
+        raise CaseError("There is no case to teach; flag a completion first.")
+    lessons: dict[str, Lesson] = {}
     for case in cases:
+        if case.id in lessons:
+            raise CaseError(f"Case {case.id} was named twice; name each case once.")
         if not case.prompt:
             raise CaseError(f"Case {case.id} has an empty prompt; write some code before its place.")
         expected = model.encode_next(case.expected)
-        trunk = model.trunk(case.prompt + expected, lowest_layer)
-        lessons.append(Lesson(case, expected, trunk))
-    return tuple(lessons)
+        model.check_length(len(case.prompt) + len(expected))
+        lessons[case.id] = Lesson(case, expected, model.trunk(case.prompt + expected, lowest_layer))
+    return tuple(lessons.values())
 
 
 def trace(
     model: CodeModel,
     lessons: Sequence[Lesson],
-    layers: Sequence[int] = (),
+    neurons: Mapping[int, Int[Tensor, " k"]] | None = None,
     *,
+    scored: Sequence[int] = (),
     margin: float = 0.0,
-    first_only: bool = False,
+    only: Place | None = None,
+    system: Sequence[Place] | None = None,
 ) -> Trace:
-    """What fails in ``lessons``, with activations and gradients of ``layers`` when any are named.
+    """What fails in ``lessons``, with what moving some neurons needs: activations and gradients.
 
-    A position also counts as failing when the expected token leads the next by less than ``margin``
-    (log-probability). ``first_only`` looks at the first failing position of all and no other: the
-    system of iterative mode.
+    Args:
+        model: is run once for each lesson, with a backward pass when neurons or scores are asked for.
+        lessons: must have been prepared for the lowest layer asked for, or a lower one.
+        neurons: by layer, those whose activations and gradients are wanted.
+        scored: the layers whose neurons are to be scored.
+        margin: a position also fails when the expected token leads the next by less (log-probability).
+        only: look at this place and no other: a system of iterative mode.
+        system: the places whose activations are wanted, if not those that fail.
     """
-    looks = []
+    neurons = neurons or {}
+    layers = sorted({*neurons, *scored})
+    sums = _Sums()
+    # One lesson after another, each with its own backward pass: no two graphs are alive at once.
     for lesson in lessons:
-        look = _look(model, lesson, layers, margin)
-        if first_only:
-            look = _only_first(look)
-        looks.append(look)
-        if first_only and look.failures:
-            looks = [look]
-            break
-    targets = sum(len(look.losses) for look in looks)
-    rows = list(layers)
-    activations: dict[int, list[Tensor]] = {layer: [] for layer in rows}
-    gradients: dict[int, Tensor] = {}
-    squares: dict[int, Tensor] = {}
-    loss = 0.0
-    for look in looks:
-        total = look.losses.sum() / max(targets, 1)
-        loss += float(total.detach())
-        if not rows:
-            continue
-        if total.requires_grad:
-            total.backward()
-        for layer in rows:
-            tap = look.taps[layer]
-            activations[layer].append(tap.inputs[look.failing])
-            given = tap.outputs.grad
-            if given is None:
-                continue
-            out = given.reshape(-1, given.shape[-1])
-            if layer in gradients:
-                gradients[layer].addmm_(tap.inputs.T, out)
-            else:
-                gradients[layer] = tap.inputs.T.float() @ out.float()
-            at = look.target_positions
-            weight = model.by_neuron(model.projection(layer).weight.data)
-            product = (tap.inputs[at] * (out[at].to(weight.dtype) @ weight.T)).float()
-            squares[layer] = squares.get(layer, torch.zeros(())) + product.square().sum(0)
+        if only is None or only[0] == lesson.case.id:
+            look = _look(model, lesson, layers, margin, only)
+            rows = (
+                look.failing if system is None else [place for place in system if place[0] == lesson.case.id]
+            )
+            sums.add(model, lesson, look, neurons, scored, rows)
+    count = max(sums.targets, 1)
     return Trace(
-        loss,
-        tuple(failure for look in looks for failure in look.failures),
-        targets,
-        {layer: torch.cat(parts).float() for layer, parts in activations.items() if parts},
-        gradients,
-        {layer: square.sqrt() for layer, square in squares.items()},
+        sums.loss / count,
+        tuple(sums.failures),
+        sums.targets,
+        tuple(sums.system),
+        {layer: torch.cat(parts) for layer, parts in sums.activations.items()},
+        {layer: gradient / count for layer, gradient in sums.gradients.items()},
+        {layer: square.sqrt() / count for layer, square in sums.squares.items()},
     )
 
 
 @dataclass(slots=True)
 class _Look:
-    """One lesson's share of a trace."""
+    """One lesson's share of a trace; ``at`` are the sequence positions that predict the targets."""
 
     losses: Tensor
+    at: list[int]
     failures: list[Failure]
-    failing: list[int]  # sequence positions that predict the failing tokens
-    target_positions: list[int]
-    taps: dict[int, "object"]
+    taps: dict[int, Tap]
+
+    @property
+    def failing(self) -> list[Place]:
+        return [(failure.case, failure.position) for failure in self.failures]
 
 
-def _look(model: CodeModel, lesson: Lesson, layers: Sequence[int], margin: float) -> "_Look":
-    taps_of = model.tapped(layers) if layers else contextlib.nullcontext({})
-    grad = torch.enable_grad() if layers else torch.no_grad()
-    with grad, taps_of as taps, model.resumed(lesson.trunk):
-        logits = model.logits(lesson.ids, lesson.positions)
-    log_p = logits.log_softmax(-1)
-    seen = log_p.detach()
-    best = seen.argmax(-1).tolist()
-    failures, failing, at, losses = [], [], [], []
-    for i, position in enumerate(lesson.positions):
-        at_end = i == len(lesson.expected)
-        if i >= len(lesson.expected) - 1 and best[i] != (None if at_end else lesson.expected[i]):
-            ended = _ends(model, lesson, i, best[i])
-            if ended and not at_end:
-                break  # `)` and a line end in one token: the end is never asked for
-            if ended:
-                continue
-        if at_end:
-            ends = sorted(model.stop_ids)
-            target = ends[int(seen[i, ends].argmax())]
-        else:
-            target = lesson.expected[i]
-        losses.append(-log_p[i, target])
-        at.append(position)
-        rival = best[i] if best[i] != target else _second(seen[i])
-        if at_end and rival in model.stop_ids:
-            continue
-        if best[i] != target or float(seen[i, target] - seen[i, rival]) < margin:
-            failures.append(Failure(lesson.case.id, i, target, rival))
-            failing.append(position)
-    stacked = torch.stack(losses) if losses else torch.zeros(0)
-    return _Look(stacked, failures, failing, at, taps)
+@dataclass(slots=True)
+class _Sums:
+    """A trace in the making."""
+
+    loss: float = 0.0
+    targets: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    system: list[Place] = field(default_factory=list)
+    activations: dict[int, list[Tensor]] = field(default_factory=dict)
+    gradients: dict[int, Tensor] = field(default_factory=dict)
+    squares: dict[int, Tensor] = field(default_factory=dict)
+
+    def add(
+        self,
+        model: CodeModel,
+        lesson: Lesson,
+        look: _Look,
+        neurons: Mapping[int, Int[Tensor, " k"]],
+        scored: Sequence[int],
+        rows: Sequence[Place],
+    ) -> None:
+        """Add one lesson."""
+        self.loss += float(look.losses.detach().sum())
+        self.targets += len(look.at)
+        self.failures += look.failures
+        self.system += rows
+        if look.losses.requires_grad:
+            torch.autograd.backward(look.losses.sum())
+        for layer, index in neurons.items():
+            inputs = look.taps[layer].inputs[:, index].float()
+            at = [lesson.positions[position] for _, position in rows]
+            self.activations.setdefault(layer, []).append(inputs[at])
+            _add(self.gradients, layer, inputs.T @ look.taps[layer].gradient)
+        for layer in scored:
+            tap, weight = look.taps[layer], model.by_neuron(model.projection(layer).weight.data)
+            product = tap.inputs[look.at].float() * (tap.gradient[look.at] @ weight.float().T)
+            _add(self.squares, layer, product.square().sum(0))
 
 
-def _only_first(look: _Look) -> _Look:
-    if not look.failures:
-        return look
-    first = look.target_positions.index(look.failing[0])
+def _add(sums: dict[int, Tensor], layer: int, part: Tensor) -> None:
+    sums[layer] = sums[layer] + part if layer in sums else part
+
+
+def _look(
+    model: CodeModel, lesson: Lesson, layers: Sequence[int], margin: float, only: Place | None
+) -> _Look:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.enable_grad() if layers else torch.no_grad())
+        taps = stack.enter_context(model.tapped(layers)) if layers else {}
+        stack.enter_context(model.resumed(lesson.trunk))
+        log_p = model.logits(lesson.ids, lesson.positions).log_softmax(-1)
+    targets = [
+        target
+        for target in _targets(model, lesson, log_p.detach(), margin)
+        if only is None or only[1] == target.position
+    ]
+    chosen = log_p[[t.position for t in targets], [t.token for t in targets]]
     return _Look(
-        look.losses[first : first + 1],
-        look.failures[:1],
-        look.failing[:1],
-        look.target_positions[first : first + 1],
-        look.taps,
+        -chosen,
+        [lesson.positions[t.position] for t in targets],
+        [Failure(lesson.case.id, t.position, t.token, t.rival) for t in targets if t.rival is not None],
+        taps,
     )
 
 
-def _second(row: Float[Tensor, " v"]) -> int:
-    return int(row.topk(2).indices[1])
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What should be written at a position, and what is written, or nearly, in its stead."""
+
+    position: int
+    token: int
+    rival: int | None
 
 
-def _ends(model: CodeModel, lesson: Lesson, index: int, token: int) -> bool:
-    """Whether writing ``token`` at ``index`` ends the suggestion just as expected."""
-    if token in model.stop_ids:
-        return index == len(lesson.expected)
-    text = model.decode_next(lesson.case.prompt, [*lesson.expected[:index], token])
-    stop = lesson.case.stop
-    return stop.end(text) is not None and stop.trim(text) == stop.trim(lesson.case.expected)
+def _targets(
+    model: CodeModel, lesson: Lesson, log_p: Float[Tensor, "n v"], margin: float
+) -> Iterator[_Target]:
+    """The target at each position, up to the one where the suggestion ends.
+
+    A token that ends it just as expected is as good as the expected one, and is then the target
+    itself: a stop token, a line end where the stop rule ends at one, ``)`` and a line end in one
+    token (after which the end is not asked for). Such an end needs no margin.
+    """
+    last = len(lesson.expected)
+    for i, row in enumerate(log_p):
+        best, second = (int(token) for token in row.topk(2).indices)
+        if i < last and best == lesson.expected[i]:
+            close = float(row[best] - row[second]) < margin
+            spared = close and i == last - 1 and _ends(model, lesson, i, second)
+            yield _Target(i, best, second if close and not spared else None)
+        elif i >= last - 1 and _ends(model, lesson, i, best):
+            yield _Target(i, best, None)
+            return
+        elif i < last:
+            yield _Target(i, lesson.expected[i], best)
+        else:
+            ends = sorted(model.stop_ids)
+            yield _Target(i, ends[int(row[ends].argmax())], best)
+
+
+def _ends(model: CodeModel, lesson: Lesson, position: int, token: int) -> bool:
+    """Whether writing ``token`` at ``position`` ends the suggestion just as expected."""
+    stop, before = lesson.case.stop, lesson.expected[:position]
+    written = before if token in model.stop_ids else (*before, token)
+    text = model.decode_next(lesson.case.prompt, written)
+    ended = token in model.stop_ids or stop.end(text) is not None
+    return ended and stop.trim(text) == stop.trim(lesson.case.expected)

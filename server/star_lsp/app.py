@@ -4,7 +4,6 @@ import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -13,17 +12,18 @@ from pygls import uris
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, lsp_method
+from pygls.protocol.json_rpc import JsonRPCNotification
 from pygls.workspace import TextDocument
 
 from star.errors import StarError
 from star_lsp import feedback, protocol
 from star_lsp.completion import Completions, Place
 from star_lsp.errors import FlagError, ServerError
+from star_lsp.listing import case_info, patch_info
 from star_lsp.protocol import Changed, structure, unstructure
 from star_lsp.service import Audience, Service
 from star_lsp.settings import read
 from star_lsp.shown import Shown
-from star_lsp.store import Case, Patch
 from star_lsp.work import WorkDone
 
 __all__ = ["build"]
@@ -36,12 +36,23 @@ _REQUEST_FAILED = -32803
 
 
 class _Protocol(LanguageServerProtocol):
-    """Offers `textDocument/completion` only to clients that have no inline completion."""
+    """Offers `textDocument/completion` only to clients that have no inline completion.
+
+    It also answers requests that cannot be read, which pygls leaves hanging.
+    """
+
+    def structure_message(self, data: dict[str, Any]) -> Any:
+        try:
+            return super().structure_message(data)
+        except JsonRpcException as error:
+            if "id" in data and "method" in data:
+                reason = JsonRpcInvalidParams(f"The parameters of {data['method']} cannot be read.")
+                self._send_response(data["id"], error=reason.to_response_error())
+                return JsonRPCNotification(method="$/unreadable", jsonrpc=self.VERSION, params=None)
+            raise error
 
     @lsp_method(types.INITIALIZE)
-    def lsp_initialize(
-        self, params: types.InitializeParams
-    ) -> Generator[Any, Any, types.InitializeResult]:
+    def lsp_initialize(self, params: types.InitializeParams) -> Generator[Any, Any, types.InitializeResult]:
         result = yield from super().lsp_initialize(params)
         document = params.capabilities.text_document
         if document and document.inline_completion:
@@ -68,7 +79,9 @@ class _Client(Audience):
         self.work.end(key, message)
 
     def warn(self, message: str) -> None:
-        self._server.window_show_message(types.ShowMessageParams(type=types.MessageType.Warning, message=message))
+        self._server.window_show_message(
+            types.ShowMessageParams(type=types.MessageType.Warning, message=message)
+        )
 
     def _cancel(self, key: str) -> None:
         if key == "pull":
@@ -82,16 +95,9 @@ def build(service: Service) -> LanguageServer:
     server = LanguageServer("star-lsp", version("star-lsp"), protocol_cls=_Protocol)
     client = _Client(server, service)
     _lifecycle(server, service, client)
-    completions: dict[str, Completions] = {}
-
-    def mine() -> Completions:
-        """The completions of this connection; made late, as the model may be changed at initialize."""
-        if "" not in completions:
-            completions[""] = Completions(service.engine, service.process, service.settings.model)
-        return completions[""]
-
-    _completing(server, service, mine)
-    _commands(server, service, mine)
+    completions = Completions(service.engine, lambda: service.model, service.suspended)
+    _completing(server, service, completions)
+    _commands(server, service, completions)
     return server
 
 
@@ -99,11 +105,10 @@ def _lifecycle(server: LanguageServer, service: Service, client: _Client) -> Non
     problems: list[str] = []
 
     def use(raw: object) -> None:
-        before = service.settings
-        service.settings, wrong = read(raw)
+        settings, wrong = read(raw)
         problems.extend(problem.message for problem in wrong)
-        if before.model != service.settings.model and service.revision:
-            problems.append("The other model is used after a restart of the server.")
+        if word := service.configure(settings):
+            problems.append(word)
 
     def warn() -> None:
         if problems:
@@ -122,8 +127,9 @@ def _lifecycle(server: LanguageServer, service: Service, client: _Client) -> Non
 
     @server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
     def configured(params: types.DidChangeConfigurationParams) -> None:
-        use(params.settings)
-        warn()
+        if params.settings:  # some clients announce with nothing that they have nothing to say
+            use(params.settings)
+            warn()
 
     @server.feature(types.WINDOW_WORK_DONE_PROGRESS_CANCEL)
     def cancelled(params: types.WorkDoneProgressCancelParams) -> None:
@@ -136,13 +142,13 @@ def _lifecycle(server: LanguageServer, service: Service, client: _Client) -> Non
         service.close()
 
 
-def _completing(server: LanguageServer, service: Service, mine: Callable[[], Completions]) -> None:
+def _completing(server: LanguageServer, service: Service, completions: Completions) -> None:
     async def shown_at(uri: str, position: types.Position) -> Shown | None:
         service.touched()
         if service.state not in ("ready", "repairing"):
             return None
         place = _place(server, uri, position)
-        return await mine().complete(place, service.settings.completion)
+        return await completions.complete(place, service.settings.completion)
 
     @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
     @_reporting
@@ -184,8 +190,9 @@ def _completing(server: LanguageServer, service: Service, mine: Callable[[], Com
     @_reporting
     async def code_action(params: types.CodeActionParams) -> list[types.CodeAction]:
         uri, start = params.text_document.uri, params.range.start
-        shown = mine().shown.at(uri, start.line, start.character)
-        if shown is None:
+        shown = completions.shown.at(uri, start.line, start.character)
+        only = params.context.only
+        if shown is None or (only and not any(_within("quickfix", kind) for kind in only)):
             return []
         try:
             derived = feedback.derive(shown, _document(server, uri).source).rstrip()
@@ -202,7 +209,7 @@ def _completing(server: LanguageServer, service: Service, mine: Callable[[], Com
         return [types.CodeAction(title=title, kind=types.CodeActionKind.QuickFix, command=command)]
 
 
-def _commands(server: LanguageServer, service: Service, mine: Callable[[], Completions]) -> None:
+def _commands(server: LanguageServer, service: Service, completions: Completions) -> None:
     def command(name: str) -> Callable[[Callable[[Any], Awaitable[object]]], None]:
         def register(handler: Callable[[Any], Awaitable[object]]) -> None:
             @_reporting
@@ -216,7 +223,7 @@ def _commands(server: LanguageServer, service: Service, mine: Callable[[], Compl
     @command(protocol.FLAG)
     async def flag(raw: Any) -> protocol.FlagResult:
         params = structure(protocol.FlagParams, raw)
-        shown = _meant(mine(), params)
+        shown = _meant(completions, params)
         document = server.workspace.text_documents.get(shown.uri)
         source = document.source if document else None
         case = feedback.flag(service.store, shown, source, params.expected, params.note)
@@ -226,7 +233,7 @@ def _commands(server: LanguageServer, service: Service, mine: Callable[[], Compl
     @command(protocol.ACCEPT)
     async def accept(raw: Any) -> protocol.AcceptResult:
         params = structure(protocol.AcceptParams, raw)
-        shown = mine().shown.get(params.completion_id)
+        shown = completions.shown.get(params.completion_id)
         keep = service.settings.feedback
         if shown and keep.keep_accepted:
             feedback.accept(service.store, shown, keep.kept_completions)
@@ -251,7 +258,7 @@ def _commands(server: LanguageServer, service: Service, mine: Callable[[], Compl
     @command(protocol.LIST_CASES)
     async def list_cases(raw: Any) -> list[protocol.CaseInfo]:
         params = structure(protocol.ListCasesParams, raw)
-        return [_case_info(case) for case in service.store.cases(params.status)]
+        return [case_info(case) for case in service.store.cases(params.status)]
 
     @command(protocol.DELETE_CASE)
     async def delete_case(raw: Any) -> protocol.DeleteCaseResult:
@@ -262,7 +269,7 @@ def _commands(server: LanguageServer, service: Service, mine: Callable[[], Compl
 
     @command(protocol.LIST_PATCHES)
     async def list_patches(_raw: Any) -> list[protocol.PatchInfo]:
-        return [_patch_info(patch) for patch in service.store.patches()]
+        return [patch_info(patch) for patch in service.store.patches()]
 
     @command(protocol.REVERT)
     async def revert(raw: Any) -> protocol.RevertResult:
@@ -299,7 +306,16 @@ def _reporting(handler: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[
 
 
 def _document(server: LanguageServer, uri: str) -> TextDocument:
-    return server.workspace.get_text_document(uri)
+    """An open document; a closed one is not read from the disk behind the editor's back."""
+    document: TextDocument | None = server.workspace.text_documents.get(uri)
+    if document is None:
+        raise ServerError(f"The document {uri} is not open here; open it first.")
+    return document
+
+
+def _within(kind: str, asked: str) -> bool:
+    """Whether a kind of code action is one of those asked for: ``a.b`` is within ``a``."""
+    return f"{kind}.".startswith(f"{asked}.") or asked == ""
 
 
 def _place(server: LanguageServer, uri: str, position: types.Position) -> Place:
@@ -345,32 +361,3 @@ def _meant(completions: Completions, params: protocol.FlagParams) -> Shown:
 def _short(text: str) -> str:
     line = text.strip().split("\n")[0]
     return f"`{line[:40]}…`" if len(line) > 40 or "\n" in text else f"`{line}`"
-
-
-def _case_info(case: Case) -> protocol.CaseInfo:
-    return protocol.CaseInfo(
-        case.id,
-        case.status,
-        case.language,
-        case.uri or None,
-        case.rejected,
-        case.expected,
-        case.patch,
-        case.reason,
-        _when(case.created),
-    )
-
-
-def _patch_info(patch: Patch) -> protocol.PatchInfo:
-    return protocol.PatchInfo(
-        patch.id,
-        list(patch.cases),
-        patch.active,
-        patch.revision,
-        _when(patch.created),
-        dict(patch.verdict),
-    )
-
-
-def _when(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

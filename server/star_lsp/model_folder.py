@@ -1,13 +1,13 @@
 """What makes a folder a model of ours, checked from the cheapest to the dearest before it is taken."""
 
-import json
+import math
 from pathlib import Path
 
 from star.errors import ModelError
 from star.family import supported
-from star.fingerprint import Span, read_config, spans
+from star.fingerprint import INDEX, Span, read_config, spans
 
-__all__ = ["check_fit", "check_plain", "files_of", "refuse_unsupported"]
+__all__ = ["check_fit", "check_plain", "complete_tokenizer", "files_of", "refuse_unsupported"]
 
 # A model's own files; whatever else lies in a folder stays there.
 TOKENIZER_FILES = (
@@ -15,7 +15,8 @@ TOKENIZER_FILES = (
     "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
 OTHER_FILES = ("config.json", "generation_config.json")
-INDEX = "model.safetensors.index.json"
+BOTH = "the weights and the configuration are not of one model, fetch both again"
+MOST_MADE_UP = 4  # times the weights that are there: more would be memory for what is no model
 FLOATS = frozenset({"F32", "F16", "BF16"})
 MOST_LAYERS, MOST_WIDTH, MOST_TOKENS = 1_000, 1_000_000, 10_000_000
 # A bound on each of these keeps a forged configuration from asking for absurd memory or time.
@@ -48,9 +49,7 @@ def check_plain(folder: Path) -> tuple[Span, ...]:
                 f"{folder / 'config.json'} says {key} is {value!r}, which is absurd; fetch the model again."
             )
     _refuse_strangers(folder)
-    found = spans(folder) if not (folder / INDEX).exists() else _indexed(folder)
-    if not (folder / INDEX).exists() and not (folder / "model.safetensors").exists():
-        raise ModelError(f"{folder} has neither model.safetensors nor {INDEX}; save it with save_pretrained.")
+    found = spans(folder)
     if not any(
         (folder / name).exists()
         for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
@@ -83,49 +82,78 @@ def files_of(folder: Path, found: tuple[Span, ...]) -> tuple[Path, ...]:
     return (*plain, *sorted({span.file for span in found}))
 
 
-def check_fit(folder: Path, found: tuple[Span, ...]) -> int:
-    """How many tokens the tokenizer has, once weights, head and tokenizer fit the configuration.
-
-    The architecture is built without weights, so the check knows every shape and costs no memory.
+def check_fit(folder: Path, found: tuple[Span, ...]) -> None:
+    """Loads the model as it will be served, and refuses what the library would make up or leave out.
 
     Raises:
-        ModelError: something does not fit.
+        ModelError: weights, head, tokenizer and configuration are not of one model.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        with torch.device("meta"):
-            network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        with torch.device("meta"):  # no memory: this only tells how large the configuration's model is
+            asked = AutoModelForCausalLM.from_config(config, trust_remote_code=False).num_parameters()
+        if asked <= MOST_MADE_UP * sum(math.prod(span.shape) for span in found):
+            network, loading = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype="auto",
+                trust_remote_code=False,
+                local_files_only=True,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+            missing, misfits = sorted(loading["missing_keys"]), sorted(loading["mismatched_keys"])
+            rows, tokens = network.get_input_embeddings().weight.shape[0], _tokens(folder)
+        else:
+            raise ModelError(f"{folder} has far fewer weights than its config.json asks for; {BOTH}.")
+    except ModelError:
+        raise
     except Exception as error:  # a library's word on a stranger's files can be anything
         raise ModelError(f"{folder} cannot be loaded ({_short(error)}); fetch the model again.") from error
-    by_name = {span.name: span for span in found}
-    tied: dict[str, str] = dict(getattr(network, "all_tied_weights_keys", None) or {})
-    for name, parameter in network.named_parameters():
-        span = by_name.get(name) or by_name.get(name.removeprefix(f"{network.base_model_prefix}."))
-        if span is None:
-            if name in tied or name in tied.values():
-                continue
-            raise ModelError(f"{folder} lacks the weight {name} of its architecture; fetch the model again.")
-        if span.shape != tuple(parameter.shape):
-            raise ModelError(
-                f"{folder} has {span.name} as {span.shape} and its config.json asks for "
-                f"{tuple(parameter.shape)}; the weights and the configuration are not of one model, "
-                "fetch both again."
-            )
-        if span.dtype not in FLOATS:
+    if misfits:
+        name, theirs, asked_shape = misfits[0]
+        raise ModelError(
+            f"{folder} has {name} as {tuple(theirs)} and its config.json asks for "
+            f"{tuple(asked_shape)}; {BOTH}."
+        )
+    if missing:
+        raise ModelError(
+            f"{folder} lacks the weight {missing[0]} of its architecture; fetch the model again."
+        )
+    loaded = {name for name, _ in network.named_parameters()}
+    for span in found:
+        if span.dtype not in FLOATS and span.name in loaded:
             raise ModelError(
                 f"{folder} holds {span.name} as {span.dtype}; take the model in fp32, fp16 or bf16."
             )
-    rows, tokens = network.get_input_embeddings().weight.shape[0], len(tokenizer)
     if tokens > rows:
         raise ModelError(
             f"{folder} has a tokenizer of {tokens} tokens and a head of {rows}; "
             "put the tokenizer that belongs to this model beside it."
         )
-    return tokens
+
+
+def complete_tokenizer(folder: Path) -> None:
+    """Writes ``tokenizer.json``, the one form that is read later, where a model has only older forms."""
+    if not (folder / "tokenizer.json").exists():
+        from transformers import AutoTokenizer
+
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=False).save_pretrained(folder)
+
+
+def _tokens(folder: Path) -> int:
+    """How many tokens the folder's tokenizer knows."""
+    if (folder / "tokenizer.json").exists():
+        from tokenizers import Tokenizer
+
+        return int(Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size())
+    from transformers import AutoTokenizer
+
+    return len(AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True))
 
 
 def _refuse_strangers(folder: Path) -> None:
@@ -136,25 +164,6 @@ def _refuse_strangers(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_symlink() and not path.resolve().is_relative_to(home):
             raise ModelError(f"{path} is a link that leads out of the folder; put the file itself there.")
-
-
-def _indexed(folder: Path) -> tuple[Span, ...]:
-    """The tensors of a model in several files, as its index tells."""
-    try:
-        weights = json.loads((folder / INDEX).read_bytes())["weight_map"]
-        names = sorted({str(name) for name in weights.values()})
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{folder / INDEX} is damaged; fetch the model again.") from error
-    missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
-    if missing:
-        raise ModelError(f"{folder} lacks {missing[0]}, which its index names; fetch the model again.")
-    found = spans(folder)
-    absent = weights.keys() - {span.name for span in found}
-    if absent:
-        raise ModelError(
-            f"{folder} lacks the weight {min(absent)}, which its index names; fetch the model again."
-        )
-    return tuple(span for span in found if span.file.name in names)
 
 
 def _short(error: Exception) -> str:

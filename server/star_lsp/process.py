@@ -31,6 +31,8 @@ class Process:
         self._process: asyncio.subprocess.Process | None = None
         self._retire: asyncio.TimerHandle | None = None
         self._holds = 0
+        self._ending = False
+        self._closed = False
         self._job: str | None = None
 
     @property
@@ -46,6 +48,7 @@ class Process:
 
         Raises:
             WorkerError: the worker died.
+            asyncio.CancelledError: the caller gave up; the worker is ended.
         """
         if self._retire:
             self._retire.cancel()
@@ -61,16 +64,20 @@ class Process:
                 if isinstance(value, jobs.Progress):
                     on_progress(value)
                 elif isinstance(value, jobs.Failed | jobs.Report):
+                    if not value.job:  # it could not even begin, and is gone
+                        await process.wait()
                     return value
-        except (ConnectionError, ValueError) as error:
+        except (ConnectionError, ValueError, WorkerError) as error:
             log.warning("talking to the worker failed: %s", error)
+        except asyncio.CancelledError:
+            self.kill()  # or its answer would be taken for that to the next job
+            raise
         finally:
             self._job = None
             loop = asyncio.get_running_loop()
             self._retire = loop.call_later(self._idle_seconds, self.kill)
         self.kill()
         status = await process.wait()
-        self._process = None
         raise WorkerError(
             f"The repairing process ended with status {status}; the cases are kept. "
             "Retry; if it happens again, see the log, and that enough memory is free."
@@ -96,16 +103,34 @@ class Process:
 
     def kill(self) -> None:
         """End the worker now, suspended or not."""
-        if self.pid and self._process:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        self._ending = True
+        self._signal("kill")
+
+    async def end(self) -> None:
+        """End the worker, and wait until it is gone."""
+        if self._retire:
+            self._retire.cancel()
+        self.kill()
+        if self._process:
+            await self._process.wait()
+
+    def close(self) -> None:
+        """End the worker now, and start none any more."""
+        self._closed = True
+        self.kill()
 
     async def _started(self) -> asyncio.subprocess.Process:
+        if self._closed:
+            raise WorkerError("The server is ending; the cases are kept for its next start.")
+        if self._process and self._ending:
+            await self._process.wait()
         if self._process is None or self._process.returncode is not None:
+            self._ending = False
             # -P: a server runs in folders of other people's code, which must not be imported from.
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "star_lsp.worker", str(self._model),
+                sys.executable, "-P", "-m", "star_lsp.worker", str(self._model), str(os.getpid()),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LINE_BYTES,
+                start_new_session=True,  # Ctrl-C at a terminal is for us, who then end it
                 env=os.environ | {"OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"},
             )  # fmt: skip
             if self._holds:
@@ -114,5 +139,6 @@ class Process:
 
     def _signal(self, what: str) -> None:
         if pid := self.pid:
+            # Not by way of subprocess, which would take the exit status from asyncio.
             with contextlib.suppress(psutil.Error):
                 getattr(psutil.Process(pid), what)()

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Layout", "Limits", "Marks", "Prompt", "build", "layout_of", "window"]
+__all__ = ["Layout", "Limits", "Marks", "Prompt", "as_read", "build", "layout_of", "window"]
 
 IdOf = Callable[[str], int | None]
 Encode = Callable[[str], Sequence[int]]
@@ -170,7 +170,7 @@ def window(prefix: str, suffix: str, limits: Limits) -> tuple[str, str]:
     if len(suffix) > after:
         line = suffix.rfind("\n", 0, after)
         suffix = suffix[:after].removesuffix("\r") if line < 0 else suffix[: line + 1]
-    return _as_read(prefix), _as_read(suffix)
+    return as_read(prefix), as_read(suffix)
 
 
 def build(encode: Encode, layout: Layout | None, prefix: str, suffix: str, limits: Limits) -> Prompt:
@@ -206,7 +206,8 @@ def build(encode: Encode, layout: Layout | None, prefix: str, suffix: str, limit
     return Prompt((*start, *around, *middle), prefix, suffix)
 
 
-def _as_read(text: str) -> str:
+def as_read(text: str) -> str:
+    """``text`` as the model is to see it: line breaks are LF, and what is not valid Unicode is replaced."""
     text = _CRLF.sub("\n", text)
     if _SURROGATE.search(text):
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -135,8 +135,8 @@ class CancelRepairParams:
     case_id: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        if (self.repair_id is None) == (self.case_id is None):
-            raise ParameterError("which repair is meant is not said: give either repairId or caseId")
+        if self.repair_id is None and self.case_id is None:
+            raise ParameterError("which repair is meant is not said: give repairId or caseId")
 
 
 @attrs.frozen
@@ -216,8 +216,8 @@ class RevertParams:
     case_id: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        if (self.patch_id is None) == (self.case_id is None):
-            raise ParameterError("what is to be reverted is not said: give either patchId or caseId")
+        if self.patch_id is None and self.case_id is None:
+            raise ParameterError("what is to be reverted is not said: give patchId or caseId")
 
 
 @attrs.frozen

@@ -3,19 +3,20 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import psutil
-from filelock import FileLock, Timeout
 
 from star_lsp import catalogue, jobs, progress
 from star_lsp.engine import Serving
 from star_lsp.errors import CatalogueError, ServerError
+from star_lsp.perform import Repair, resume
 from star_lsp.places import Places
 from star_lsp.process import Process
 from star_lsp.protocol import Changed, Memory, ServerState, StatusResult
-from star_lsp.repairs import Listener, Repair, Repairs
+from star_lsp.repairs import Listener, Repairs
 from star_lsp.settings import Settings
 from star_lsp.store import Store
 
@@ -48,17 +49,22 @@ class Audience:
 class Service:
     """One server: its model, store and queue. Everything here runs on the event loop."""
 
-    def __init__(self, places: Places, engine: Serving) -> None:
+    def __init__(self, places: Places, engine: Serving, idle_seconds: float = _IDLE_SECONDS) -> None:
         """Nothing is opened or loaded before ``start``."""
         self._places = places
         self.engine = engine
+        self._idle_seconds = idle_seconds
         self.settings = Settings()
+        #: The model that is served, or will be once it is loaded.
+        self.model = self.settings.model
         self.audiences: list[Audience] = []
         self.state: ServerState = "loading"
         self.failure: str | None = None
         self.revision: str | None = None
         self._store: Store | None = None
         self._base = ""
+        #: The history that is swapped in.
+        self._served: list[Path] = []
         self._process: Process | None = None
         self._repairs: Repairs | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -79,10 +85,9 @@ class Service:
             self._store = Store(self._places.data)
         return self._store
 
-    @property
-    def process(self) -> Process | None:
-        """The repairing process, once the model is known."""
-        return self._process
+    def suspended(self) -> AbstractContextManager[None]:
+        """The repairing process, if there is one, stands still in this context."""
+        return self._process.suspended() if self._process else nullcontext()
 
     @property
     def repairs(self) -> Repairs:
@@ -97,8 +102,23 @@ class Service:
 
     def start(self) -> None:
         """Begin to load the model, pulling it first if need be."""
-        if self._starting is None:
+        if self._starting is None or (self.state == "failed" and self._starting.done()):
             self._starting = asyncio.create_task(self._start())
+
+    def configure(self, settings: Settings) -> str | None:
+        """Use other settings from now on; a word on what is not used yet."""
+        before, self.settings = self.settings, settings
+        if self._starting is None:
+            self.model = settings.model
+        elif self.state == "failed" and before != settings:
+            self.start()
+        elif settings.model != self.model:
+            return f"The model {self.model} stays in use; restart the server to use {settings.model} instead."
+        if before.repair.schedule != settings.repair.schedule:
+            self.touched()
+            if settings.repair.schedule == "at once":
+                self._repair_pending()
+        return None
 
     def flagged(self, case: str) -> None:
         """A case was stored: repair it when the settings say so."""
@@ -112,8 +132,9 @@ class Service:
         """The developer is at work: idle time begins anew."""
         if self._idle:
             self._idle.cancel()
+            self._idle = None
         if self.settings.repair.schedule == "idle":
-            self._idle = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._repair_pending)
+            self._idle = asyncio.get_running_loop().call_later(self._idle_seconds, self._repair_pending)
 
     def status(self) -> StatusResult:
         """How the server is."""
@@ -127,7 +148,7 @@ class Service:
                 pid = None
         return StatusResult(
             self.state,
-            self.settings.model,
+            self.model,
             self.revision,
             self._repairs.queued if self._repairs else 0,
             pid,
@@ -146,20 +167,24 @@ class Service:
     def close(self) -> None:
         """End now: the worker dies, a download stops; all that matters is on disk already."""
         self._cancel_pull.set()
-        if self._process:
-            self._process.kill()
+        if self._repairs:
+            self._repairs.close()
         self.engine.close()
 
     # -- starting --------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
+        self.model = self.settings.model
+        self.failure = None
+        self._cancel_pull.clear()
+        self._set_state("loading")
         try:
             model = await self._model()
             self._set_state("loading")
             self._base = model.fingerprint
             self._clean()
-            patches = self._history()
-            self.revision = await self.engine.load(model.folder, patches)
+            self._served = self._history()
+            self.revision = await self.engine.load(model.folder, self._served)
         except asyncio.CancelledError:
             self._cancel_pull.set()
             raise
@@ -177,19 +202,20 @@ class Service:
         self._watching = asyncio.create_task(self._watch())
         self._set_state("ready")
         self.tell(["revision"])
+        self.touched()
         if self.settings.repair.schedule == "at once":
             self._repair_pending()
 
     async def _model(self) -> catalogue.Installed:
         """The model that the settings name, pulled if it is not here and may be."""
         try:
-            return catalogue.locate(self.settings.model, self._places.models)
+            return catalogue.locate(self.model, self._places.models)
         except CatalogueError:
             if not self.settings.auto_pull:
                 raise
         self._set_state("downloading")
         loop = asyncio.get_running_loop()
-        title = f"Pulling the model {self.settings.model}"
+        title = f"Pulling the model {self.model}"
 
         def on_progress(now: progress.Progress) -> None:
             percent = round(100 * now.done / now.total) if now.total else 0
@@ -200,7 +226,7 @@ class Service:
         try:
             return await asyncio.to_thread(
                 catalogue.pull,
-                self.settings.model,
+                self.model,
                 self._places.models,
                 on_progress,
                 self._cancel_pull.is_set,
@@ -211,19 +237,13 @@ class Service:
 
     def _clean(self) -> None:
         """Take up what an earlier server left when it was cut off, unless another one is at work on it."""
-        try:
-            with FileLock(self.store.path.with_name("repair.lock"), timeout=0):
-                resumed = self.store.resume()
-                self.store.sweep()
-        except Timeout:
-            return
-        if resumed:
+        if resumed := resume(self.store):
             log.info("%d repairs were cut off and are pending again", len(resumed))
 
     def _repair_pending(self) -> None:
-        pending = [case.id for case in self.store.cases("pending")]
-        if pending and self._repairs and not self._repairs.queued:
-            self._repairs.ask(pending, from_base=False)
+        if self._repairs and not self._repairs.queued:
+            for case in self.store.cases("pending"):  # each by itself: one that fails holds up no other
+                self._repairs.ask([case.id], from_base=False)
 
     # -- the history -----------------------------------------------------------------------------------
 
@@ -231,24 +251,23 @@ class Service:
         return [self.store.patch_path(patch.id) for patch in self.store.active(self._base)]
 
     async def _install(self) -> None:
-        self.revision = await self.engine.install(self._history())
+        self._served = self._history()
+        self.revision = await self.engine.install(self._served)
 
     async def _watch(self) -> None:
         """Follow what other processes change in the store."""
-        seen, history = self.store.version(), self._history()
+        seen = -1  # whatever came between the loading of the history and now
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             try:
                 if (version := self.store.version()) == seen:
                     continue
+                if seen >= 0:
+                    self.tell(["cases", "patches"])
                 seen = version
-                self.tell(["cases", "patches"])
-                if (now := self._history()) != history:
-                    history = now
-                    before = self.revision
+                if self._history() != self._served:
                     await self._install()
-                    if self.revision != before:
-                        self.tell(["revision"])
+                    self.tell(["revision"])
             except Exception as error:
                 log.warning("following the store failed: %s", error)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ CREATE TABLE accepted (
     created REAL NOT NULL, PRIMARY KEY (prefix, suffix, text)
 ) WITHOUT ROWID;
 """
+_FLAGGED_AGAIN = "Its place was flagged again, with another fix."
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,10 @@ class Accepted:
 class Store:
     """The one door to the database. Every method is one transaction, or none."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, wait_seconds: float = 10.0) -> None:
         """Open the store in a folder, making it where there is none.
+
+        Another process that writes is waited for, up to ``wait_seconds``.
 
         Raises:
             StoreError: it cannot be read, or is from a newer version.
@@ -103,10 +107,11 @@ class Store:
         self.path = folder / "store.sqlite3"
         self.patches_folder = folder / "patches"
         try:
-            self.patches_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for each in (folder, self.patches_folder):  # a mode is not for the parents that are made too
+                each.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             self._db = sqlite3.connect(
-                self.path, timeout=10, isolation_level=None, check_same_thread=False
+                self.path, timeout=wait_seconds, isolation_level=None, check_same_thread=False
             )
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -121,6 +126,26 @@ class Store:
     def close(self) -> None:
         """Close the database."""
         self._db.close()
+
+    def snapshot(self, folder: Path) -> "Store":
+        """A store in another folder that holds what this one holds now, patch files included.
+
+        Raises:
+            StoreError: it cannot be written there.
+        """
+        copy = Store(folder)
+        with self._reading():
+            self._db.backup(copy._db)
+        try:
+            for patch in self.patches():
+                if patch.active:
+                    shutil.copyfile(self.patch_path(patch.id), copy.patch_path(patch.id))
+        except OSError as error:
+            raise StoreError(
+                f"The active patches could not be copied to {folder} ({error}); check that they are there "
+                "(`star-lsp patches`), and that the disk has room."
+            ) from error
+        return copy
 
     def version(self) -> int:
         """A number that changes when another process has changed the store."""
@@ -144,12 +169,17 @@ class Store:
         model: str = "",
         revision: str = "",
     ) -> Case:
-        """A new pending case, on disk when this returns."""
+        """A new pending case, on disk when this returns; it takes the place of a pending one just there."""
         case = Case(
             _new_id("c"), "pending", language, uri, line, character, prefix, suffix, expected, rejected,
             note, model, revision, None, None, time.time(),
         )  # fmt: skip
         with self._writing():
+            self._db.execute(
+                "UPDATE cases SET status = 'reverted', reason = ? "
+                "WHERE prefix = ? AND suffix = ? AND status = 'pending'",
+                [_FLAGGED_AGAIN, prefix, suffix],
+            )
             self._db.execute(
                 f"INSERT INTO cases VALUES ({','.join('?' * 16)})",
                 [getattr(case, name) for name in Case.__slots__],
@@ -160,7 +190,7 @@ class Store:
         """All cases, or those of one status, oldest first."""
         where, values = ("WHERE status = ?", [status]) if status else ("", [])
         with self._reading():
-            rows = self._db.execute(f"SELECT * FROM cases {where} ORDER BY created, id", values)
+            rows = self._db.execute(f"SELECT * FROM cases {where} ORDER BY created, rowid", values)
             return [_case(row) for row in rows]
 
     def case(self, id_: str) -> Case:
@@ -189,21 +219,44 @@ class Store:
             NotFound: there is none of that id.
             StoreError: it is being repaired, or an active patch stands for it.
         """
-        case = self.case(id_)
-        if case.status == "repairing":
-            raise StoreError(f"Case {id_} is being repaired; cancel the repair, then delete it.")
-        if any(id_ in patch.cases for patch in self.patches() if patch.active):
-            raise StoreError(f"Case {id_} is solved by an active patch; revert it, then delete it.")
         with self._writing():
+            case = self.case(id_)
+            if case.status == "repairing":
+                raise StoreError(f"Case {id_} is being repaired; cancel the repair, then delete it.")
+            if any(id_ in patch.cases for patch in self.patches() if patch.active):
+                raise StoreError(f"Case {id_} is solved by an active patch; revert it, then delete it.")
             self._db.execute("DELETE FROM cases WHERE id = ?", [id_])
 
-    def resume(self) -> list[str]:
-        """Cases whose repair was cut off by the end of its process, now pending again."""
+    def begin(self, ids: Iterable[str]) -> list[Case]:
+        """Those of the cases that are still there, now marked as being repaired."""
         with self._writing():
-            rows = self._db.execute(
-                "UPDATE cases SET status = 'pending' WHERE status = 'repairing' RETURNING id"
+            known = {case.id: case for case in self.cases()}
+            cases = [known[id_] for id_ in ids if id_ in known]
+            self._db.executemany(
+                "UPDATE cases SET status = 'repairing' WHERE id = ?", [(c.id,) for c in cases]
             )
-            return [row["id"] for row in rows.fetchall()]
+        return cases
+
+    def put_back(self, ids: Iterable[str], status: Status, reason: str | None = None) -> list[str]:
+        """End the repair of cases without a patch; those whose repair that was.
+
+        A case that an active patch solved before stays solved, whatever ``status`` says of the others.
+        """
+        ended = []
+        with self._writing():
+            covered = {case for patch in self.patches() if patch.active for case in patch.cases}
+            for id_ in ids:
+                now, why = ("solved", None) if id_ in covered else (status, reason)
+                done = self._db.execute(
+                    "UPDATE cases SET status = ?, reason = ? WHERE id = ? AND status = 'repairing'",
+                    [now, why, id_],
+                )
+                ended += [id_] * done.rowcount
+        return ended
+
+    def resume(self) -> list[str]:
+        """Cases whose repair was cut off by the end of its process, now as they were before it."""
+        return self.put_back([case.id for case in self.cases("repairing")], "pending")
 
     # -- patches ---------------------------------------------------------------------------------
 
@@ -248,13 +301,22 @@ class Store:
         failed: Mapping[str, str],
         verdict: Mapping[str, Any],
         replaces: Sequence[str] = (),
-    ) -> None:
+        leans_on: Sequence[str] | None = None,
+    ) -> bool:
         """Make a written patch part of the history: from here on it counts.
 
         ``replaces`` are the patches whose cases it covers too; ``failed`` maps cases to reasons.
+        ``leans_on`` is the history that it was made for; nothing happens, and False is returned, when
+        that is no longer the history.
         """
         with self._writing():
+            if leans_on is not None and [each.id for each in self.active(base)] != list(leans_on):
+                return False
             self._db.executemany("UPDATE patches SET active = 0 WHERE id = ?", [(i,) for i in replaces])
+            self._db.executemany(  # those that are not solved again below
+                "UPDATE cases SET status = 'reverted', patch = NULL, reason = ? WHERE patch = ?",
+                [(_FLAGGED_AGAIN, replaced) for replaced in replaces],
+            )
             (last,) = self._db.execute("SELECT coalesce(max(position), 0) FROM patches").fetchone()
             self._db.execute(
                 "INSERT INTO patches VALUES (?,?,1,?,?,?,?,?,?)",
@@ -269,6 +331,7 @@ class Store:
                 "UPDATE cases SET status = 'failed', patch = NULL, reason = ? WHERE id = ?",
                 [(reason, case) for case, reason in failed.items()],
             )
+        return True
 
     def deactivate(self, id_: str, reverted: Sequence[str], pending: Sequence[str] = ()) -> None:
         """Take a patch out of the history; its cases are reverted, or pending again."""
@@ -292,9 +355,12 @@ class Store:
     def accept(self, completion: Accepted, keep: int) -> None:
         """Remember an accepted completion, and of all only the newest ``keep``."""
         with self._writing():
+            (last,) = self._db.execute("SELECT coalesce(max(created), 0) FROM accepted").fetchone()
+            # Later than all others, whatever the clock says: the order is what is kept by.
+            now = max(time.time(), last + 1e-5)
             self._db.execute(
                 "INSERT OR REPLACE INTO accepted VALUES (?,?,?,?,?)",
-                [completion.prefix, completion.suffix, completion.text, completion.language, time.time()],
+                [completion.prefix, completion.suffix, completion.text, completion.language, now],
             )
             self._db.execute(
                 "DELETE FROM accepted WHERE created NOT IN "
@@ -318,6 +384,7 @@ class Store:
     def _migrate(self) -> None:
         (found,) = self._db.execute("PRAGMA user_version").fetchone()
         if found > _VERSION:
+            self.close()
             raise StoreError(
                 f"The store {self.path} was written by a newer star-lsp (format {found}, this one knows "
                 f"{_VERSION}); update star-lsp."

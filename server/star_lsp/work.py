@@ -3,11 +3,19 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 from lsprotocol import types
 from pygls.lsp.server import LanguageServer
 
 __all__ = ["WorkDone"]
+
+
+class _Moment(NamedTuple):
+    """How far a work is; ``percent`` is None at its end."""
+
+    message: str
+    percent: int | None
 
 
 class WorkDone:
@@ -17,7 +25,7 @@ class WorkDone:
         """Draw on a connection; ``cancel`` is told the key of what the developer wants to end."""
         self._server = server
         self._cancel = cancel
-        self._queues: dict[str, asyncio.Queue[tuple[str, int] | str]] = {}
+        self._queues: dict[str, asyncio.Queue[_Moment]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def report(self, key: str, title: str, message: str, percent: int, cancellable: bool) -> None:
@@ -30,12 +38,12 @@ class WorkDone:
             task = asyncio.create_task(self._draw(key, title, cancellable))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        self._queues[key].put_nowait((message, percent))
+        self._queues[key].put_nowait(_Moment(message, percent))
 
     def end(self, key: str, message: str) -> None:
         """Show that the work has ended."""
         if queue := self._queues.pop(key, None):
-            queue.put_nowait(message)
+            queue.put_nowait(_Moment(message, None))
 
     def cancelled(self, token: int | str) -> None:
         """The client says that its user wants the work of this token to end."""
@@ -48,18 +56,20 @@ class WorkDone:
             await progress.create_async(key)
         except Exception:  # a client may refuse; the work goes on unseen
             return
-        message, percent = await queue.get()
+        now = await queue.get()
+        most = now.percent or 0
         progress.begin(
             key,
             types.WorkDoneProgressBegin(
-                title=title, cancellable=cancellable, message=message, percentage=int(percent)
+                title=title, cancellable=cancellable, message=now.message, percentage=most
             ),
         )
-        most = int(percent)
-        while not isinstance(now := await queue.get(), str):
-            most = max(most, now[1])  # the protocol lets it grow only
-            report = types.WorkDoneProgressReport(message=now[0], percentage=most, cancellable=cancellable)
+        while (now := await queue.get()).percent is not None:
+            most = max(most, now.percent)  # the protocol lets it grow only
+            report = types.WorkDoneProgressReport(
+                message=now.message, percentage=most, cancellable=cancellable
+            )
             progress.report(key, report)
-        progress.end(key, types.WorkDoneProgressEnd(message=now or None))
+        progress.end(key, types.WorkDoneProgressEnd(message=now.message or None))
         with contextlib.suppress(KeyError):
             del progress.tokens[key]  # pygls keeps it for ever

@@ -25,9 +25,9 @@ from click.testing import CliRunner, Result
 from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from star.errors import ModelError
 from star.fingerprint import fingerprint, spans
-
 from star_lsp.catalogue import DEFAULT, find, import_, installed, locate, pull, remove
 from star_lsp.cli.model import model
 from star_lsp.convert import take_folder
@@ -194,6 +194,7 @@ class Shop:
 
 @pytest.fixture(autouse=True)
 def _no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STAR_LSP_MODELS", raising=False)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -611,6 +612,7 @@ def test_a_folder_that_cannot_be_taken_is_refused_in_one_sentence(
         ({"vocab_size": TOKENS + 8}, "the weights and the configuration are not of one model"),
         ({"tie_word_embeddings": False}, "lacks the weight lm_head.weight"),
         ({"num_hidden_layers": 2}, "lacks the weight model.layers.1"),
+        ({"num_hidden_layers": 900}, "far fewer weights than its config.json asks for"),
     ],
 )
 def test_a_head_or_weight_that_does_not_fit_is_refused(
@@ -712,7 +714,16 @@ def test_a_model_in_several_files_has_the_same_fingerprint(tmp_path: Path) -> No
         json.dumps({"b": {"dtype": "BF16", "shape": [4], "data_offsets": [0, 8]}}).encode(),
         bytes([1]) * 8,
     )
+    index = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    (two / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    write_safetensors(two / "derived.safetensors", {"c": (1,)})
     assert fingerprint(one) == fingerprint(two)
+    (two / "model-2.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"two lacks model-2\.safetensors, which its index names"):
+        fingerprint(two)
+    (two / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../one/model.safetensors"}}')
+    with pytest.raises(ModelError, match="which is no safetensors file beside it"):
+        fingerprint(two)
 
 
 @pytest.mark.parametrize(

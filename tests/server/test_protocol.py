@@ -221,12 +221,12 @@ def test_null_stands_for_what_is_left_out() -> None:
         (
             RevertParams,
             {},
-            "RevertParams cannot be read: what is to be reverted is not said: give either patchId or caseId.",
+            "RevertParams cannot be read: what is to be reverted is not said: give patchId or caseId.",
         ),
         (
             CancelRepairParams,
             {"repairId": "r", "caseId": "c"},
-            "CancelRepairParams cannot be read: which repair is meant is not said: give either repairId or "
+            "CancelRepairParams cannot be read: which repair is meant is not said: give repairId or "
             "caseId.",
         ),
         (AcceptParams, ["c1"], "AcceptParams must be one object with named fields; send it as such."),

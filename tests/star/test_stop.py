@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from star.stop import StopRule
 
 DEV = Path(__file__).parents[3] / "shared" / "data" / "api_drift" / "dev.jsonl"

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from importlib.metadata import version
+from typing import ClassVar
 
 import click
 
@@ -16,7 +17,7 @@ __all__ = ["main"]
 class _Lazy(click.Group):
     """A group whose commands are imported when they are named: serving starts at once."""
 
-    _WHERE = {
+    _WHERE: ClassVar = {
         "cases": "cases",
         "complete": "complete",
         "demo": "demo",
@@ -58,6 +59,9 @@ def cli(context: click.Context, stdio: bool, log_level: str) -> None:
     """A language server with a local code model whose wrong completions you can mend.
 
     Without a command it serves LSP on standard input and output, for an editor to talk to.
+
+    The shell completes commands and the ids of cases and patches, once it is told so, in bash by
+    eval "$(_STAR_LSP_COMPLETE=bash_source star-lsp)"; zsh_source and fish_source are there too.
     """
     if context.invoked_subcommand is None:
         if sys.stdin.isatty() and not stdio:
@@ -96,7 +100,7 @@ def serve(log_level: str) -> None:
 def main() -> None:
     """Run the command line; our own errors are one sentence and exit status 2."""
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="star-lsp", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -106,5 +110,3 @@ def main() -> None:
     except (ServerError, StarError) as error:
         click.echo(f"star-lsp: {error}", err=True)
         sys.exit(2)
-
-

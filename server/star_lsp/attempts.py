@@ -1,0 +1,302 @@
+"""What the repairing process does with a job: one way to repair after another, until one passes the gate."""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from star.case import Case
+from star.decode import write
+from star.errors import Cancelled, StarError
+from star.gate import Limits, Reading, Sample, Verdict, judge, read
+from star.history import revision
+from star.locate import layers_by_depth
+from star.model import CodeModel
+from star.patch import Patch, install, load
+from star.repair import Budget, Result, Star, Step, repair
+from star.solve import Basis
+from star.stop import StopRule
+from star_lsp import jobs, prompt
+from star_lsp.regression import TEXTS
+
+__all__ = ["METHODS", "Worker"]
+
+log = logging.getLogger(__name__)
+
+#: What a repair strength means: how far ahead the expected tokens must be.
+METHODS: Mapping[str, Star] = {
+    "gentle": Star(margin=0.5),
+    "normal": Star(),
+    "strong": Star(margin=2.0, layers="2/4", ratio=1 / 8),
+}
+
+
+class Worker:
+    """A model that is repaired, and what is known of it from job to job."""
+
+    def __init__(self, folder: Path, out: BinaryIO) -> None:
+        """Load the model in a folder; everything said goes to ``out``."""
+        self._model = CodeModel.load(folder)
+        self._layout = prompt.layout_of(self._model.token_id)
+        self._basis = _basis(self._model, folder)
+        self._out = out
+        self._readings: dict[tuple[object, ...], list[Reading]] = {}
+        self._cancelled: set[str] = set()
+
+    def cancel(self, job: str) -> None:
+        """Have a job end at its next step, now or when its turn comes."""
+        self._cancelled.add(job)
+
+    def say(self, value: jobs.Progress | jobs.Report | jobs.Failed) -> None:
+        """Send one message."""
+        self._out.write(jobs.message(value))
+        self._out.flush()
+
+    def do(self, job: jobs.Job) -> None:
+        """Try a job, and say what it came to, whatever happens."""
+        try:
+            self.say(self._report(job))
+        except Cancelled as error:
+            self.say(jobs.Failed(job.id, str(error), cancelled=True))
+        except StarError as error:
+            self.say(jobs.Failed(job.id, str(error)))
+        except Exception as error:  # a full disk, no memory, a fault of ours: the next job may still do
+            log.exception("job %s", job.id)
+            self.say(jobs.Failed(job.id, f"The repair could not be finished ({error}); see the log."))
+
+    # -- one job -----------------------------------------------------------------------------------
+
+    def _report(self, job: jobs.Job) -> jobs.Report:
+        started = time.monotonic()
+
+        def cancelled() -> bool:
+            return job.id in self._cancelled
+
+        model = self._model
+        history = [load(Path(path), model) for path in job.history]
+        install(model, history)
+        self._progress(job, "reading the cases", 2)
+        refused: dict[str, str] = {}
+        cases = [case for teach in job.teach if (case := self._case(job, teach, refused))]
+        hold = [case for teach in job.hold if (case := self._case(job, teach, {}))]
+        before = {case.id: write(model, case) for case in cases} if job.ask_before else {}
+        samples = self._samples(job)
+        if not cases:
+            return self._nothing(job, refused, started)
+        lowest = min(layers_by_depth(model.depth, METHODS[job.strength].layers))
+        old = self._read(history, samples, lowest, cancelled)
+        attempts: list[tuple[Result, Patch, Verdict]] = []
+        steps = 0
+        for method, together in self._ways(job, cases, hold, attempts):
+            spent = time.monotonic() - started
+            result = repair(
+                model,
+                together,
+                Budget(job.max_steps, max(job.max_seconds - spent, 1.0)),
+                lambda step: self._on_step(job, step),
+                method=method,
+                basis=self._basis,
+                cancelled=cancelled,
+            )
+            steps += result.steps
+            self._progress(job, "checking that nothing else moved", 80)
+            asked = {case.id for case in cases}
+            solved = {o.case for o in result.outcomes if o.solved}
+            install(model, [*history, result.patch])
+            try:
+                verdict = judge(model, hold, samples, old, Limits(job.min_unchanged, job.max_kl), cancelled)
+            finally:
+                install(model, history)
+            attempts.append((result, result.patch, verdict))
+            if solved & asked and verdict.passed:
+                break
+        result, patch, verdict = self._best(attempts, cases)
+        return self._finish(job, history, cases, refused, before, result, patch, verdict, steps, started)
+
+    def _ways(
+        self,
+        job: jobs.Job,
+        cases: Sequence[Case],
+        hold: Sequence[Case],
+        attempts: Sequence[tuple[Result, Patch, Verdict]],
+    ) -> Iterator[tuple[Star, Sequence[Case]]]:
+        """The ways to try, one after another: as asked, together with what broke, and more gently."""
+        method = METHODS[job.strength]
+        yield method, cases
+        broken = set(attempts[-1][2].broken)
+        if broken:
+            asked = {case.id for case in cases}
+            yield method, [*cases, *(case for case in hold if case.id in broken - asked)]
+        yield replace(method, margin=method.margin / 4, rate=method.rate / 2), cases
+        yield replace(method, margin=0.0, rate=method.rate / 4, ratio=method.ratio / 4), cases
+
+    def _best(
+        self, attempts: Sequence[tuple[Result, Patch, Verdict]], cases: Sequence[Case]
+    ) -> tuple[Result, Patch, Verdict]:
+        """The attempt that went through the gate, or else the one that solved most."""
+        asked = {case.id for case in cases}
+
+        def worth(attempt: tuple[Result, Patch, Verdict]) -> tuple[bool, int]:
+            result, _, verdict = attempt
+            solved = sum(o.solved for o in result.outcomes if o.case in asked)
+            return verdict.passed and solved > 0, solved
+
+        return max(attempts, key=worth)
+
+    def _finish(
+        self,
+        job: jobs.Job,
+        history: Sequence[Patch],
+        cases: Sequence[Case],
+        refused: Mapping[str, str],
+        before: Mapping[str, str],
+        result: Result,
+        patch: Patch,
+        verdict: Verdict,
+        steps: int,
+        started: float,
+    ) -> jobs.Report:
+        outcomes = {outcome.case: outcome for outcome in result.outcomes}
+        taught = []
+        for teach in job.teach:
+            outcome = outcomes.get(teach.id)
+            if outcome is None:
+                taught.append(jobs.Taught(teach.id, False, "", None, refused[teach.id]))
+                continue
+            reason = None
+            if not outcome.solved:
+                reason = (
+                    f"After {steps} steps the model still writes {outcome.after[:80]!r}; "
+                    "allow more steps, or a stronger repair."
+                )
+            elif not verdict.passed:
+                reason = f"The gate refused the patch: {'; '.join(verdict.reasons)}."
+            live = outcome.solved and verdict.passed
+            taught.append(jobs.Taught(teach.id, live, outcome.after, before.get(teach.id), reason))
+        live = verdict.passed and any(case.solved for case in taught) and bool(patch.rows)
+        seconds = time.monotonic() - started
+        about = _about(result, patch, verdict, taught, steps, seconds)
+        digest = None
+        if live:
+            digest = patch.digest
+            if job.out:
+                self._progress(job, "writing the patch", 98)
+                Patch(patch.base, patch.rows, {**patch.manifest, "verdict": about}).save(Path(job.out))
+        digests = [each.digest for each in history] + ([digest] if digest else [])
+        return jobs.Report(
+            job.id, tuple(taught), steps, seconds, self._model.fingerprint, digest,
+            revision(self._model.fingerprint, digests), about,
+        )  # fmt: skip
+
+    def _nothing(self, job: jobs.Job, refused: Mapping[str, str], started: float) -> jobs.Report:
+        taught = tuple(jobs.Taught(id_, False, "", None, reason) for id_, reason in refused.items())
+        return jobs.Report(job.id, taught, 0, time.monotonic() - started, self._model.fingerprint)
+
+    def _case(self, job: jobs.Job, teach: jobs.Teach, refused: dict[str, str]) -> Case | None:
+        """A case as the server would put it to the model; why not goes to ``refused``."""
+        limits = prompt.Limits(job.prefix_tokens, job.suffix_tokens)
+        built = prompt.build(self._model.encode, self._layout, teach.prefix, teach.suffix, limits)
+        stop = StopRule.at(built.prefix, teach.suffix)
+        shown = stop.trim(teach.expected.replace("\r\n", "\n"))
+        tokens = len(self._model.encode_next(shown))
+        if not built.ids:
+            refused[teach.id] = "Nothing stands before this place; the model has nothing to go on."
+        elif teach.expected.strip() and not shown:
+            refused[teach.id] = (
+                "Nothing of the expected text would be shown at this place; "
+                "leave out what already stands after it."
+            )
+        elif tokens > job.max_tokens:
+            refused[teach.id] = (
+                f"The expected text has {tokens} tokens and a completion at most {job.max_tokens}; "
+                "shorten it, or raise completion.maxTokens."
+            )
+        else:
+            return Case(teach.id, built.ids, shown, stop)
+        return None
+
+    # -- the regression sample ----------------------------------------------------------------------
+
+    def _samples(self, job: jobs.Job) -> list[Sample]:
+        model = self._model
+        samples = [Sample(ids, 1) for text in TEXTS if len(ids := model.encode(text)) > 1]
+        for accepted in job.accepted:
+            case = self._case(job, accepted, {})
+            if case and (text := model.encode_next(case.expected)):
+                samples.append(Sample(case.prompt + text, len(case.prompt), accepted=True))
+        return samples
+
+    def _read(
+        self,
+        history: Sequence[Patch],
+        samples: Sequence[Sample],
+        lowest: int,
+        cancelled: Callable[[], bool],
+    ) -> list[Reading]:
+        """Readings under the history that is installed, remembered for the next job."""
+        key = (lowest, *(patch.digest for patch in history), *samples)
+        if key not in self._readings:
+            self._readings = {key: read(self._model, samples, lowest, cancelled)}
+        return self._readings[key]
+
+    # -- progress ------------------------------------------------------------------------------------
+
+    def _on_step(self, job: jobs.Job, step: Step) -> None:
+        percent = 10 + round(65 * min(1.0, step.number / max(job.max_steps, 1)))
+        phase = f"step {step.number + 1}: {step.failures} of {step.targets} tokens to go"
+        self._progress(job, phase, percent)
+
+    def _progress(self, job: jobs.Job, phase: str, percent: int) -> None:
+        if job.id in self._cancelled:
+            raise Cancelled("The repair was cancelled; the cases stay pending.")
+        self.say(jobs.Progress(job.id, phase, percent))
+
+
+def _about(
+    result: Result,
+    patch: Patch,
+    verdict: Verdict,
+    taught: Sequence[jobs.Taught],
+    steps: int,
+    seconds: float,
+) -> dict[str, object]:
+    """The verdict as it is stored with the patch."""
+    return {
+        "cases": [asdict(case) for case in taught],
+        "steps": steps,
+        "seconds": round(seconds, 2),
+        "exactBefore": result.exact_before,
+        "exactAfter": result.exact_after,
+        "sizeBytes": patch.size_bytes,
+        "layers": [
+            {
+                "layer": rows.layer,
+                "neurons": len(rows.neurons),
+                "norm": float(rows.delta.norm()),
+                "largest": float(rows.delta.abs().max()),
+            }
+            for rows in patch.rows
+        ],
+        "gate": {**asdict(verdict), "passed": verdict.passed},
+    }
+
+
+def _basis(model: CodeModel, folder: Path) -> Basis:
+    """The semantic basis, its factor kept beside the model (seconds to compute, the same for ever)."""
+    path = folder / "basis.safetensors"
+    with contextlib.suppress(OSError, SafetensorError), safe_open(path, "pt") as file:
+        if (file.metadata() or {}).get("fingerprint") == model.fingerprint:
+            return Basis(model, file.get_tensor("factor"))
+    basis = Basis(model)
+    with contextlib.suppress(OSError):  # a read-only models folder only costs the seconds again
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        save_file({"factor": basis.factor.contiguous()}, part, {"fingerprint": model.fingerprint})
+        part.replace(path)
+    return basis

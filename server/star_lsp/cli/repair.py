@@ -1,0 +1,149 @@
+"""``star-lsp repair``: solve cases of the store, or of a file, here and now."""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from star_lsp.catalogue import Installed
+from star_lsp.cli.case_file import Written, read_cases
+from star_lsp.cli.repairing import Done, repair_in_turn, taught_table
+from star_lsp.cli.state import as_json, case_ids, err, model_option, opened, out, the_model
+from star_lsp.perform import new_repair
+from star_lsp.settings import Settings
+from star_lsp.store import Store
+
+__all__ = ["repair"]
+
+
+@click.command()
+@click.argument("ids", metavar="[CASE]...", nargs=-1, shell_complete=case_ids())
+@click.option("--all", "all_", is_flag=True, help="All cases that are not solved: those that failed, too.")
+@click.option(
+    "--cases",
+    "file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="Take the cases from FILE, one JSON object a line with prefix, suffix, expected, rejected "
+    "and language; - is standard input.",
+)
+@click.option(
+    "--from-base/--on-top",
+    default=None,
+    help="Solve them together with all solved cases from the pristine base, one patch replacing all "
+    "(the default), or on top of the patches that are there (the default for --one-by-one).",
+)
+@click.option("--one-by-one", is_flag=True, help="One repair for each case, in turn; otherwise one for all.")
+@click.option("--dry-run", is_flag=True, help="Try it, and keep neither cases nor patches.")
+@click.option(
+    "--strength",
+    type=click.Choice(["gentle", "normal", "strong"]),
+    default=Settings().repair.strength,
+    show_default=True,
+    help="How much of the model may change.",
+)
+@model_option
+@as_json
+def repair(
+    ids: tuple[str, ...],
+    all_: bool,
+    file: str | None,
+    from_base: bool | None,
+    one_by_one: bool,
+    dry_run: bool,
+    strength: str,
+    model: str,
+    as_json: bool,
+) -> None:
+    """Repair the model for all pending cases, or for some.
+
+    A running server takes the patch over by itself. With --json, one object a line for each case.
+    The exit status is 0 when all are solved, 1 when some are not, 2 for bad input.
+    """
+    if (bool(ids) + all_ + (file is not None)) > 1:
+        raise click.UsageError("Name cases, or give --all, or --cases FILE: only one of the three.")
+    written = read_cases(file) if file is not None else []
+    found = the_model(model)
+    settings = Settings()
+    settings = replace(settings, model=model, repair=replace(settings.repair, strength=strength))
+    with ExitStack() as stack:
+        store = stack.enter_context(opened())
+        if not written:
+            ids = _asked(store, ids, all_)
+        if not ids and not written:
+            if not as_json:
+                click.echo("No case is pending: there is nothing to repair.")
+            return
+        if dry_run:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="star-lsp-")))
+            store = store.snapshot(folder)
+            stack.callback(store.close)
+        if written:
+            ids = tuple(_kept(store, case, found) for case in written)
+        cases = list(dict.fromkeys(ids))
+        whole = from_base if from_base is not None else not one_by_one
+        groups = [[case] for case in cases] if one_by_one else [cases]
+        repairs = [new_repair(group, from_base=whole) for group in groups]
+
+        def on_done(done: Sequence[Done]) -> None:
+            if as_json:
+                for each in done:
+                    click.echo(json.dumps(_fields(each, dry_run)))
+
+        try:
+            done = asyncio.run(repair_in_turn(store, found, repairs, settings, err(), on_done))
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            kept = "nothing was kept" if dry_run else "cases that are not solved yet are pending"
+            click.echo(f"Stopped; {kept}.", err=True)
+            raise SystemExit(130) from None
+    if not as_json:
+        out().print(taught_table([replace(each, patch=None) for each in done] if dry_run else done))
+        if dry_run:
+            click.echo("A dry run: neither cases nor patches were kept.")
+    raise SystemExit(0 if all(each.solved for each in done) else 1)
+
+
+def _asked(store: Store, ids: tuple[str, ...], all_: bool) -> tuple[str, ...]:
+    """The cases that are meant.
+
+    Raises:
+        NotFound: one does not exist.
+    """
+    if ids:
+        return tuple(store.case(id_).id for id_ in ids)
+    wanted = ("pending", "failed") if all_ else ("pending",)
+    return tuple(case.id for case in store.cases() if case.status in wanted)
+
+
+def _kept(store: Store, written: Written, model: Installed) -> str:
+    """The id of a case of a file: a new one, or the same case that is there from an earlier time."""
+    for case in store.cases():
+        if (case.prefix, case.suffix, case.expected) == (written.prefix, written.suffix, written.expected):
+            return case.id
+    return store.add_case(
+        prefix=written.prefix,
+        suffix=written.suffix,
+        expected=written.expected,
+        rejected=written.rejected,
+        language=written.language,
+        model=model.name,
+    ).id
+
+
+def _fields(done: Done, dry_run: bool) -> dict[str, object]:
+    """What became of a case, for JSON."""
+    return {
+        "id": done.id,
+        "solved": done.solved,
+        "before": done.before,
+        "after": done.after,
+        "steps": done.steps,
+        "seconds": round(done.seconds, 2),
+        "patchId": None if dry_run else done.patch,
+        "reason": done.reason,
+    }

@@ -1,0 +1,137 @@
+"""Repairs that a command runs itself, one after another, with their progress."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from star_lsp import jobs
+from star_lsp.catalogue import Installed
+from star_lsp.cli.state import short
+from star_lsp.perform import Repair, perform
+from star_lsp.process import Process
+from star_lsp.settings import Settings
+from star_lsp.store import Store
+
+__all__ = ["Done", "repair_in_turn", "step_bar", "taught_table"]
+
+OnStep = Callable[[str, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of one case."""
+
+    id: str
+    solved: bool
+    before: str | None
+    after: str | None
+    steps: int
+    seconds: float
+    patch: str | None
+    reason: str | None
+
+
+async def repair_in_turn(
+    store: Store,
+    model: Installed,
+    repairs: Sequence[Repair],
+    settings: Settings,
+    console: Console,
+    on_done: Callable[[Sequence[Done]], None] = lambda _: None,
+) -> list[Done]:
+    """What became of every case of the repairs; the worker is gone when this ends, however it ends."""
+    process = Process(model.folder)
+    done: list[Done] = []
+    try:
+        for number, repair in enumerate(repairs, 1):
+            count = f" {number}/{len(repairs)}" if len(repairs) > 1 else ""
+            with step_bar(console, f"Repairing{count}") as on_step:
+                now = await _one(store, model, repair, settings, process, on_step)
+            done += now
+            on_done(now)
+    finally:
+        await process.end()
+    return done
+
+
+@contextmanager
+def step_bar(console: Console, title: str) -> Iterator[OnStep]:
+    """Where a repair can tell a message and a percentage: a bar, or lines where no terminal listens."""
+    if not console.is_terminal:
+
+        def line(message: str, percent: int) -> None:
+            console.print(f"  {percent:3d} % {message}", markup=False, soft_wrap=True)
+
+        yield line
+        return
+    columns = (
+        TextColumn("  {task.fields[title]}"),
+        BarColumn(bar_width=14),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Bars(*columns, console=console, transient=True) as bars:
+        task = bars.add_task("starting", total=100, title=title)
+        yield lambda message, percent: bars.update(task, completed=percent, description=message)
+
+
+def taught_table(done: Sequence[Done]) -> Table:
+    """The outcome of repairs, for people."""
+    table = Table()
+    table.add_column("case", no_wrap=True)
+    table.add_column("solved")
+    table.add_column("before", overflow="fold")
+    table.add_column("after", overflow="fold")
+    table.add_column("steps", justify="right")
+    table.add_column("patch", no_wrap=True)
+    reasons = any(each.reason for each in done)
+    if reasons:
+        table.add_column("reason", overflow="fold")
+    for each in done:
+        row = [
+            Text(each.id),
+            Text("✓", "green") if each.solved else Text("✗", "red"),
+            Text(short(each.before or "")),
+            Text(short(each.after or "")),
+            Text(str(each.steps)),
+            Text(each.patch or ""),
+        ]
+        table.add_row(*row, *([Text(each.reason or "")] if reasons else []))
+    return table
+
+
+async def _one(
+    store: Store, model: Installed, repair: Repair, settings: Settings, process: Process, on_step: OnStep
+) -> list[Done]:
+    """What became of the cases of one repair."""
+    started = time.monotonic()
+
+    def on_progress(progress: jobs.Progress) -> None:
+        on_step(progress.phase, progress.percent)
+
+    answer = await perform(store, model.fingerprint, process, repair, settings, on_progress, ask_before=True)
+    if isinstance(answer, jobs.Failed):
+        seconds = time.monotonic() - started
+        return [Done(id_, False, None, None, 0, seconds, None, answer.reason) for id_ in repair.cases]
+    taught = {case.id: case for case in answer.cases}
+    done = []
+    for id_ in repair.cases:
+        if id_ not in taught:
+            done.append(Done(id_, False, None, None, 0, 0.0, None, "The case was deleted meanwhile."))
+            continue
+        case, stored = taught[id_], store.case(id_)
+        patch = stored.patch if case.solved and answer.digest else None
+        reason = stored.reason if case.solved else case.reason
+        done.append(
+            Done(
+                id_, case.solved, case.before, case.after or None, answer.steps, answer.seconds, patch, reason
+            )
+        )
+    return done

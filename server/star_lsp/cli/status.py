@@ -1,0 +1,93 @@
+"""``star-lsp status``: what is on this machine."""
+
+import json
+import os
+import platform
+import shutil
+from importlib.metadata import version
+from typing import Any
+
+import click
+from rich.text import Text
+
+from star.history import revision
+from star_lsp.catalogue import installed
+from star_lsp.cli.state import as_json, model_option, opened, out
+from star_lsp.disk import held
+from star_lsp.installed import folder_name
+from star_lsp.places import places
+
+__all__ = ["status"]
+
+_SERVER = "A running server is asked by its editor, with the command star.status."
+_PARTS = ("star-lsp", "torch", "transformers", "pygls")
+_STATUSES = ("pending", "repairing", "solved", "failed", "reverted")
+
+
+@click.command()
+@model_option
+@as_json
+def status(model: str, as_json: bool) -> None:
+    """Show what is on this machine.
+
+    That is versions, models, cases, patches, folders and disk.
+
+    What a running server does at this moment only its editor can ask, with the command star.status.
+    """
+    found = _status(model)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    console = out()
+    base, cases, disk = found["model"], found["cases"], found["disk"]
+    here = f"base {base['base'][:12]}" if base["installed"] else "not here; star-lsp model pull gets it"
+    told = ", ".join(f"{cases[each]} {each}" for each in _STATUSES if cases[each]) or "none"
+    rows = {
+        "versions": ", ".join(f"{name} {number}" for name, number in found["versions"].items()),
+        "model": f"{base['name']} ({here})",
+        "other models": ", ".join(name for name in found["models"] if name != base["name"]) or "none",
+        "cases": told,
+        "patches": f"{found['patches']['active']} active of {found['patches']['all']}",
+        "revision": found["revision"] or "none without the model",
+        "data": f"{found['folders']['data']} ({_size(disk['dataBytes'])})",
+        "models": f"{found['folders']['models']} ({_size(disk['modelsBytes'])})",
+        "disk": f"{_size(disk['freeBytes'])} free for models",
+        "servers": _SERVER,
+    }
+    for name, value in rows.items():
+        console.print(Text.assemble((f"{name:<13}", "bold"), value), soft_wrap=True)
+
+
+def _status(name: str) -> dict[str, Any]:
+    """Everything, for JSON."""
+    here = places(os.environ)
+    models = {found.name: found for found in installed(here.models)}
+    model = models.get(folder_name(name))
+    with opened() as store:
+        cases, patches = store.cases(), store.patches()
+        active = store.active(model.fingerprint) if model else []
+    digests = [patch.digest for patch in active]
+    return {
+        "versions": {"python": platform.python_version(), **{part: version(part) for part in _PARTS}},
+        "model": {
+            "name": name,
+            "installed": model is not None,
+            "base": model.fingerprint if model else None,
+            "folder": str(model.folder) if model else None,
+        },
+        "models": list(models),
+        "cases": {each: sum(case.status == each for case in cases) for each in _STATUSES},
+        "patches": {"all": len(patches), "active": sum(patch.active for patch in patches)},
+        "revision": revision(model.fingerprint, digests) if model else None,
+        "folders": {"data": str(here.data), "models": str(here.models)},
+        "disk": {
+            "dataBytes": held(here.data),
+            "modelsBytes": held(here.models),
+            "freeBytes": shutil.disk_usage(here.models).free,
+        },
+        "servers": _SERVER,
+    }
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,40 @@
+"""Cases and patches as the wire and the command line show them."""
+
+from datetime import UTC, datetime
+
+from star_lsp.protocol import CaseInfo, PatchInfo
+from star_lsp.store import Case, Patch
+
+__all__ = ["case_info", "patch_info", "when"]
+
+
+def case_info(case: Case) -> CaseInfo:
+    """A case as it is listed."""
+    return CaseInfo(
+        case.id,
+        case.status,
+        case.language,
+        case.uri or None,
+        case.rejected,
+        case.expected,
+        case.patch,
+        case.reason,
+        when(case.created),
+    )
+
+
+def patch_info(patch: Patch) -> PatchInfo:
+    """A patch as it is listed."""
+    return PatchInfo(
+        patch.id,
+        list(patch.cases),
+        patch.active,
+        patch.revision,
+        when(patch.created),
+        dict(patch.verdict),
+    )
+
+
+def when(seconds: float) -> str:
+    """A time in seconds since the epoch as ISO 8601, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,237 @@
+"""One repair, from cases in the store to a patch in the history, whatever the process that asks."""
+
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import AsyncFileLock, FileLock, Timeout
+
+from star_lsp import jobs
+from star_lsp.errors import NotFound, WorkerError
+from star_lsp.process import Process
+from star_lsp.settings import Settings
+from star_lsp.store import Case, Patch, Store
+
+__all__ = ["Repair", "new_repair", "perform", "resume", "summary", "take_back"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """A repair that somebody asked for."""
+
+    id: str
+    cases: tuple[str, ...]
+    #: Solve them together with all active cases from the pristine base, replacing the history.
+    from_base: bool
+
+
+async def perform(
+    store: Store,
+    base: str,
+    process: Process,
+    repair: Repair,
+    settings: Settings,
+    on_progress: Callable[[jobs.Progress], None],
+    *,
+    cancelled: Callable[[], bool] = lambda: False,
+    ask_before: bool = False,
+) -> jobs.Report | jobs.Failed:
+    """What a repair came to, written to the store: the patch is active when this returns.
+
+    One repair at a time on a store. A worker that dies is started once more; when it dies again, that is
+    a failed repair. Cases that were deleted meanwhile are left out. A cancelled repair leaves its cases
+    as they were.
+
+    Raises:
+        StoreError: the store cannot be used.
+    """
+    lock = AsyncFileLock(_lock(store), poll_interval=0.2)
+    try:
+        await lock.acquire(cancel_check=cancelled)
+    except Timeout:
+        return _cancelled(repair)
+    try:
+        while True:
+            cases = store.begin(repair.cases)
+            if not cases or cancelled():
+                return _cancelled(repair)
+            on_progress(jobs.Progress(repair.id, "starting", 0))
+            active = store.active(base)
+            patch_id = store.new_patch_id()
+            job = _job(store, repair, cases, active, settings, store.patch_path(patch_id), ask_before)
+            answer = await _run(process, job, on_progress, cancelled)
+            if isinstance(answer, jobs.Failed) and answer.cancelled:
+                return answer
+            if _commit(store, base, repair, answer, active, patch_id):
+                return answer
+            # Somebody reverted meanwhile: the patch leans on what is no longer there.
+            store.patch_path(patch_id).unlink(missing_ok=True)
+    finally:
+        try:
+            store.put_back(repair.cases, "pending")  # whatever came between
+        finally:
+            await lock.release()
+
+
+def new_repair(cases: Sequence[str], *, from_base: bool) -> Repair:
+    """A repair of some cases, each once."""
+    return Repair(f"r{secrets.token_hex(5)}", tuple(dict.fromkeys(cases)), from_base)
+
+
+def resume(store: Store) -> list[str]:
+    """Cases whose repair was cut off, now pending again; none while any process is at work on a repair."""
+    try:
+        with FileLock(_lock(store), timeout=0):
+            resumed = store.resume()
+            store.sweep()
+    except Timeout:
+        return []
+    return resumed
+
+
+def take_back(
+    store: Store, active: Sequence[Patch], *, patch: str | None = None, case: str | None = None
+) -> tuple[Patch, list[str]]:
+    """The patch taken out of the history, and the cases that are to be solved again without it.
+
+    Raises:
+        NotFound: no active patch is meant.
+    """
+    for each in active:
+        if patch in (None, each.id) and (case is None or case in each.cases):
+            break
+    else:
+        raise NotFound(
+            f"No active patch is or covers {case or patch}; `star-lsp patches` lists those there are."
+        )
+    rest = [id_ for id_ in each.cases if case is not None and id_ != case]
+    store.deactivate(each.id, [id_ for id_ in each.cases if id_ not in rest], rest)
+    return each, rest
+
+
+def summary(report: jobs.Report) -> str:
+    """What a repair came to, in a few words."""
+    solved = sum(case.solved for case in report.cases)
+    if solved == len(report.cases):
+        return f"solved in {report.steps} steps, {report.seconds:.0f} s"
+    first = next(case.reason for case in report.cases if not case.solved)
+    return f"{solved} of {len(report.cases)} solved. {first}"
+
+
+def _lock(store: Store) -> Path:
+    return store.path.with_name("repair.lock")
+
+
+def _cancelled(repair: Repair) -> jobs.Failed:
+    return jobs.Failed(repair.id, "The repair was cancelled; the cases stay pending.", cancelled=True)
+
+
+async def _run(
+    process: Process,
+    job: jobs.Job,
+    on_progress: Callable[[jobs.Progress], None],
+    cancelled: Callable[[], bool],
+) -> jobs.Report | jobs.Failed:
+    """What a job came to; a worker that dies is started once more."""
+    try:
+        try:
+            return await process.run(job, on_progress)
+        except WorkerError as error:
+            if cancelled():
+                raise
+            log.warning("%s Trying once more.", error)
+            return await process.run(job, on_progress)
+    except WorkerError as error:
+        # A worker that a cancel killed is no fault.
+        return jobs.Failed(job.id, str(error), cancelled=cancelled())
+
+
+def _job(
+    store: Store,
+    repair: Repair,
+    cases: Sequence[Case],
+    active: Sequence[Patch],
+    settings: Settings,
+    out: Path,
+    ask_before: bool,
+) -> jobs.Job:
+    wanted = {id_ for patch in active for id_ in patch.cases} | set(repair.cases)
+    # A place that was flagged again with another fix: only the newest one counts.
+    newest = {(case.prefix, case.suffix): case for case in store.cases() if case.id in wanted}
+    newest |= {(case.prefix, case.suffix): case for case in cases}
+    solved = [
+        case
+        for case in (store.case(id_) for patch in active for id_ in patch.cases)
+        if newest[case.prefix, case.suffix].id == case.id
+    ]
+    others = [case for case in solved if case.id not in repair.cases]
+    asked = [*cases, *others] if repair.from_base else cases
+    history = () if repair.from_base else tuple(str(store.patch_path(each.id)) for each in active)
+    flagged = {(case.prefix, case.suffix) for case in (*cases, *solved)}
+    accepted = [
+        jobs.Teach(f"a{number}", each.prefix, each.suffix, each.text)
+        for number, each in enumerate(store.accepted(settings.gate.sample_size))
+        if (each.prefix, each.suffix) not in flagged
+    ]
+    return jobs.Job(
+        id=repair.id,
+        history=history,
+        teach=tuple(map(_teach, asked)),
+        hold=tuple(map(_teach, solved if repair.from_base else others)),
+        accepted=tuple(accepted),
+        strength=settings.repair.strength,
+        max_steps=settings.repair.max_steps,
+        max_seconds=settings.repair.max_seconds,
+        prefix_tokens=settings.completion.prefix_tokens,
+        suffix_tokens=settings.completion.suffix_tokens,
+        max_tokens=settings.completion.max_tokens,
+        min_unchanged=settings.gate.min_unchanged,
+        max_kl=settings.gate.max_kl,
+        out=str(out),
+        ask_before=ask_before,
+    )
+
+
+def _teach(case: Case) -> jobs.Teach:
+    return jobs.Teach(case.id, case.prefix, case.suffix, case.expected)
+
+
+def _commit(
+    store: Store,
+    base: str,
+    repair: Repair,
+    answer: jobs.Report | jobs.Failed,
+    active: Sequence[Patch],
+    patch_id: str,
+) -> bool:
+    """Write down what a repair came to; False, and nothing is, when the history is no longer ``active``."""
+    leans_on = [each.id for each in active]
+    if isinstance(answer, jobs.Report) and answer.digest and answer.revision:
+        return store.activate(
+            patch_id,
+            base=answer.base,
+            digest=answer.digest,
+            revision=answer.revision,
+            solved=[case.id for case in answer.cases if case.solved],
+            failed={id_: reason for id_, reason in _reasons(answer).items() if id_ in repair.cases},
+            verdict=answer.verdict,
+            replaces=leans_on if repair.from_base else [],
+            leans_on=leans_on,
+        )
+    if [each.id for each in store.active(base)] != leans_on:
+        return False
+    if isinstance(answer, jobs.Failed):
+        store.put_back(repair.cases, "failed", answer.reason)
+        return True
+    for id_, reason in _reasons(answer).items():
+        store.put_back([id_], "failed", reason)
+    store.put_back(repair.cases, "solved", "The model already wrote this; nothing had to change.")
+    return True
+
+
+def _reasons(report: jobs.Report) -> dict[str, str]:
+    return {case.id: case.reason or "not solved" for case in report.cases if not case.solved}

@@ -1,0 +1,48 @@
+"""A tiny model that has learnt to complete ``ab = `` with ``one`` and can be mended to write ``two``."""
+
+import json
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from tests import tiny
+
+__all__ = ["folder"]
+
+_STEPS = 80
+
+
+def folder(path: Path) -> Path:
+    """A model folder as the catalogue makes them; a random model would be too stubborn to mend."""
+    path.mkdir(parents=True)
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(
+        "qwen2", vocab_size=264, hidden_size=32, intermediate_size=1024, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=512,
+        eos_token_id=256, bos_token_id=256, pad_token_id=256,
+    )  # fmt: skip
+    network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    tokenizer = tiny.tokenizer()
+    prefix, suffix, middle = (tokenizer.token_to_id(mark) for mark in tiny.SPECIALS[1:])
+
+    def row(name: str, value: str) -> list[int]:
+        left, right = tokenizer.encode(f"{name} = ").ids, tokenizer.encode("\n").ids
+        return [prefix, *left, suffix, *right, middle, *tokenizer.encode(value).ids, *right]
+
+    letters = "abcdefgh"
+    values = ["one"] * 5 + ["two"] * 4  # the second choice is close behind, so that a small patch suffices
+    data = torch.tensor([row(a + b, value) for a in letters for b in letters for value in values])
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
+    for _ in range(_STEPS):
+        batch = data[torch.randint(len(data), (32,))]
+        logits = network(batch).logits[:, :-1]
+        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, 264), batch[:, 1:].reshape(-1))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    network.save_pretrained(path)
+    tokenizer.save(str(path / "tokenizer.json"))
+    about = {"format": 1, "name": path.name, "fingerprint": "mendable", "source": "made by a test"}
+    (path / "star-model.json").write_text(json.dumps(about), "utf-8")
+    return path

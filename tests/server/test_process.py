@@ -1,0 +1,451 @@
+"""The worker's life, and what a repair comes to, with a program in its place that acts as it is told."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from filelock import FileLock
+
+from star_lsp import jobs
+from star_lsp.errors import WorkerError
+from star_lsp.perform import new_repair, perform, summary, take_back
+from star_lsp.process import Process
+from star_lsp.settings import Settings
+from star_lsp.store import Case, Store
+
+#: Stands in for the Python that runs the worker. Its model is a folder with a script: what it answers to
+#: each job, in order over all its lives.
+ACTOR = """#!{python} -S
+import json, os, sys, time
+folder = sys.argv[-2]
+def say(**message):
+    print(json.dumps(message), flush=True)
+for line in sys.stdin:
+    if line.startswith("cancel "):
+        continue
+    job = json.loads(line)
+    with open(folder + "/jobs", "a") as heard:
+        heard.write(line)
+    with open(folder + "/jobs") as heard:
+        turn = sum(1 for _ in heard) - 1
+    with open(folder + "/script") as file:
+        script = json.load(file)
+    act = script[min(turn, len(script) - 1)]
+    if act == "die":
+        os._exit(3)
+    elif act == "babble":
+        print("no message of ours", flush=True)
+    elif act == "sleep":
+        say(kind="progress", job=job["id"], phase="asleep", percent=5)
+        if "cancel" in sys.stdin.readline():
+            say(kind="failed", job=job["id"], reason="as asked", cancelled=True)
+    elif act == "fail":
+        say(kind="failed", job=job["id"], reason="No memory.", cancelled=False)
+    else:
+        say(kind="progress", job=job["id"], phase="at work", percent=50)
+        right = act != "unsolved"
+        reason = None if right else "Too hard."
+        solved = [
+            {{"id": teach["id"], "solved": right, "after": "x", "reason": reason}} for teach in job["teach"]
+        ]
+        live = act == "solve"
+        if live and job["out"]:
+            open(job["out"], "w").close()
+        say(kind="report", job=job["id"], cases=solved, steps=3, seconds=1.0, base="b",
+            digest="d" if live else None, revision="r" if live else None, verdict={{"steps": 3}})
+"""
+
+
+class Stage:
+    """A model folder with a script, and a store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = folder / "model"
+        self.model.mkdir()
+        self.store = Store(folder / "data")
+        self.process = Process(self.model)
+        self.progress: list[jobs.Progress] = []
+
+    def script(self, *acts: str) -> None:
+        (self.model / "script").write_text(json.dumps(acts))
+
+    @property
+    def heard(self) -> list[Any]:
+        """The jobs that arrived, over all lives of the worker."""
+        path = self.model / "jobs"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def case(self, name: str, expected: str = "1") -> Case:
+        return self.store.add_case(prefix=f"{name} = ", suffix="\n", expected=expected, rejected="2")
+
+    def status(self, *cases: Case) -> list[tuple[str, str | None]]:
+        return [(case.status, case.reason) for case in map(self.store.case, [case.id for case in cases])]
+
+    async def perform(
+        self,
+        *cases: Case,
+        from_base: bool = False,
+        cancelled: Callable[[], bool] = lambda: False,
+        on_progress: Callable[[jobs.Progress], None] | None = None,
+    ) -> jobs.Report | jobs.Failed:
+        repair = new_repair([case.id for case in cases], from_base=from_base)
+        tell = on_progress or self.progress.append
+        return await perform(self.store, "b", self.process, repair, Settings(), tell, cancelled=cancelled)
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    actor = tmp_path / "actor"
+    actor.write_text(ACTOR.format(python=sys.executable))
+    actor.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(actor))
+    made = Stage(tmp_path)
+    yield made
+    made.store.close()
+
+
+def played(stage: Stage, play: Callable[[], Awaitable[None]]) -> None:
+    """Run a play, and see the worker to its end."""
+
+    async def whole() -> None:
+        try:
+            await play()
+        finally:
+            stage.process.close()
+            while stage.process.pid:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
+
+    asyncio.run(whole())
+
+
+def teach(*names: str) -> jobs.Job:
+    return jobs.Job("r1", (), tuple(jobs.Teach(name, "p", "s", "x") for name in names))
+
+
+# -- the process
+
+
+def test_one_worker_is_kept_from_job_to_job(stage: Stage) -> None:
+    async def play() -> None:
+        assert stage.process.pid is None
+        seen: list[jobs.Progress] = []
+        first = await stage.process.run(teach("a"), seen.append)
+        pid = stage.process.pid
+        second = await stage.process.run(teach("b"), seen.append)
+        assert isinstance(first, jobs.Report)
+        assert isinstance(second, jobs.Report)
+        assert [case.id for case in (*first.cases, *second.cases)] == ["a", "b"]
+        assert [each.phase for each in seen] == ["at work", "at work"]
+        assert stage.process.pid == pid
+
+    stage.script("solve")
+    played(stage, play)
+
+
+def test_a_worker_is_let_go_after_some_idle_time(stage: Stage) -> None:
+    async def play() -> None:
+        stage.process = Process(stage.model, idle_seconds=0.05)
+        await stage.process.run(teach("a"), lambda _: None)
+        assert stage.process.pid
+        for _ in range(200):
+            await asyncio.sleep(0.01)
+            if not stage.process.pid:
+                break
+        assert not stage.process.pid
+        assert isinstance(await stage.process.run(teach("b"), lambda _: None), jobs.Report)
+
+    stage.script("solve")
+    played(stage, play)
+
+
+@pytest.mark.parametrize("act", ["die", "babble"])
+def test_a_worker_that_dies_or_babbles_is_ended_and_said_with_the_remedy(stage: Stage, act: str) -> None:
+    async def play() -> None:
+        with pytest.raises(WorkerError, match=r"ended with status .*the cases are kept\. Retry"):
+            await stage.process.run(teach("a"), lambda _: None)
+        assert stage.process.pid is None
+        assert isinstance(await stage.process.run(teach("a"), lambda _: None), jobs.Report)
+
+    stage.script(act, "solve")
+    played(stage, play)
+
+
+def test_a_worker_stands_still_as_long_as_anybody_wants_it_to(stage: Stage) -> None:
+    async def play() -> None:
+        def state() -> str:
+            return str(psutil.Process(stage.process.pid).status())
+
+        with stage.process.suspended():
+            job = asyncio.create_task(stage.process.run(teach("a"), lambda _: None))
+            await asyncio.sleep(0.2)
+            assert state() == psutil.STATUS_STOPPED  # though it was started only now
+            with stage.process.suspended():
+                pass
+            await asyncio.sleep(0.05)
+            assert state() == psutil.STATUS_STOPPED
+            assert not job.done()
+        assert isinstance(await job, jobs.Report)
+        assert state() != psutil.STATUS_STOPPED
+
+    stage.script("solve")
+    played(stage, play)
+
+
+def test_a_caller_who_gives_up_leaves_no_answer_behind_for_the_next_one(stage: Stage) -> None:
+    async def play() -> None:
+        begun = asyncio.Event()
+        job = asyncio.create_task(stage.process.run(teach("a"), lambda _: begun.set()))
+        await begun.wait()
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        answer = await stage.process.run(teach("b"), lambda _: None)
+        assert isinstance(answer, jobs.Report)
+        assert [case.id for case in answer.cases] == ["b"]
+
+    stage.script("sleep", "solve")
+    played(stage, play)
+
+
+def test_a_closed_process_starts_no_worker(stage: Stage) -> None:
+    async def play() -> None:
+        stage.process.close()
+        with pytest.raises(WorkerError, match="server is ending; the cases are kept"):
+            await stage.process.run(teach("a"), lambda _: None)
+        assert stage.process.pid is None
+
+    played(stage, play)
+
+
+# -- a repair, from the cases to the history
+
+
+def test_a_solved_case_has_its_patch_in_the_history_when_the_repair_is_done(stage: Stage) -> None:
+    async def play() -> None:
+        case = stage.case("x")
+        report = await stage.perform(case)
+        assert isinstance(report, jobs.Report)
+        (patch,) = stage.store.active("b")
+        assert (patch.cases, patch.digest, patch.revision) == ((case.id,), "d", "r")
+        assert stage.store.patch_path(patch.id).exists()
+        assert stage.store.case(case.id).patch == patch.id
+        assert [each.percent for each in stage.progress] == [0, 50]
+        assert summary(report) == "solved in 3 steps, 1 s"
+
+    stage.script("solve")
+    played(stage, play)
+
+
+def test_what_the_history_solves_must_hold(stage: Stage) -> None:
+    async def play() -> None:
+        first, second = stage.case("x"), stage.case("y")
+        await stage.perform(first)
+        (patch,) = stage.store.active("b")
+        await stage.perform(second)
+        job = stage.heard[-1]
+        assert [each["id"] for each in job["teach"]] == [second.id]
+        assert [each["id"] for each in job["hold"]] == [first.id]
+        assert job["history"] == [str(stage.store.patch_path(patch.id))]
+
+    stage.script("solve")
+    played(stage, play)
+
+
+def test_a_batch_repair_teaches_and_holds_all_from_the_base(stage: Stage) -> None:
+    async def play() -> None:
+        first, second, third = (stage.case(name) for name in "xyz")
+        await stage.perform(first)
+        await stage.perform(second)
+        await stage.perform(second, third, from_base=True)
+        job = stage.heard[-1]
+        assert [each["id"] for each in job["teach"]] == [second.id, third.id, first.id]
+        assert [each["id"] for each in job["hold"]] == [first.id, second.id]
+        assert job["history"] == []
+        (patch,) = stage.store.active("b")
+        assert set(patch.cases) == {first.id, second.id, third.id}
+
+    stage.script("solve")
+    played(stage, play)
+
+
+def test_of_two_fixes_for_one_place_only_the_newer_one_counts(stage: Stage) -> None:
+    async def play() -> None:
+        old, other = stage.case("x"), stage.case("y")
+        await stage.perform(old)
+        await stage.perform(other)
+        new = stage.case("x", "3")
+        await stage.perform(new)
+        assert [each["id"] for each in stage.heard[-1]["hold"]] == [other.id]
+        third = stage.case("z")
+        await stage.perform(third)
+        assert [each["id"] for each in stage.heard[-1]["hold"]] == [other.id, new.id]
+        await stage.perform(third, from_base=True)
+        assert {each["id"] for each in stage.heard[-1]["teach"]} == {third.id, other.id, new.id}
+        assert stage.status(old, new) == [
+            ("reverted", "Its place was flagged again, with another fix."),
+            ("solved", None),
+        ]
+
+    stage.script("solve")
+    played(stage, play)
+
+
+def test_an_accepted_completion_is_watched_unless_its_place_is_flagged(stage: Stage) -> None:
+    from star_lsp.store import Accepted
+
+    async def play() -> None:
+        stage.store.accept(Accepted("x = ", "\n", "1", ""), 9)
+        stage.store.accept(Accepted("y = ", "\n", "1", ""), 9)
+        await stage.perform(stage.case("x"))
+        assert [each["prefix"] for each in stage.heard[-1]["accepted"]] == ["y = "]
+
+    stage.script("solve")
+    played(stage, play)
+
+
+@pytest.mark.parametrize(
+    ("acts", "expected"),
+    [
+        (["unsolved"], ("failed", "Too hard.")),
+        (["fail"], ("failed", "No memory.")),
+        (["already"], ("solved", "The model already wrote this; nothing had to change.")),
+        (["die", "solve"], ("solved", None)),
+        (["die", "die", "solve"], ("failed", None)),
+    ],
+)
+def test_what_became_of_a_case_is_in_the_store(
+    stage: Stage, acts: Sequence[str], expected: tuple[str, str | None]
+) -> None:
+    async def play() -> None:
+        case = stage.case("x")
+        await stage.perform(case)
+        ((status, reason),) = stage.status(case)
+        assert status == expected[0]
+        if acts[:2] == ["die", "die"]:
+            assert reason is not None
+            assert reason.startswith("The repairing process ended with status 3")
+        else:
+            assert reason == expected[1]
+
+    stage.script(*acts)
+    played(stage, play)
+
+
+@pytest.mark.parametrize("act", ["unsolved", "fail", "die"])
+def test_a_case_that_a_patch_solves_stays_solved_when_repairing_it_again_fails(
+    stage: Stage, act: str
+) -> None:
+    async def play() -> None:
+        old, new = stage.case("x"), stage.case("y")
+        await stage.perform(old)
+        before = stage.store.active("b")
+        await stage.perform(old, new, from_base=True)
+        assert stage.store.active("b") == before
+        ((first, _), (second, _)) = stage.status(old, new)
+        assert (first, second) == ("solved", "failed")
+
+    stage.script("solve", act)
+    played(stage, play)
+
+
+def test_a_revert_during_a_repair_has_it_done_again_without_what_was_reverted(stage: Stage) -> None:
+    async def play() -> None:
+        first, second = stage.case("x"), stage.case("y")
+        await stage.perform(first)
+        (patch,) = stage.store.active("b")
+
+        def on_progress(now: jobs.Progress) -> None:
+            if now.percent == 50 and len(stage.heard) == 2:
+                take_back(stage.store, stage.store.active("b"), patch=patch.id)
+
+        await stage.perform(second, on_progress=on_progress)
+        assert [job["history"] for job in stage.heard[1:]] == [[str(stage.store.patch_path(patch.id))], []]
+        (now,) = stage.store.active("b")
+        assert now.cases == (second.id,)
+        assert {path.stem for path in stage.store.patches_folder.iterdir()} == {patch.id, now.id}
+        assert [status for status, _ in stage.status(first, second)] == ["reverted", "solved"]
+
+    stage.script("solve")
+    played(stage, play)
+
+
+def test_a_case_that_is_deleted_while_it_waits_is_left_out(stage: Stage) -> None:
+    async def play() -> None:
+        kept, gone = stage.case("x"), stage.case("y")
+        stage.store.delete_case(gone.id)
+        await stage.perform(gone, kept)
+        assert [each["id"] for each in stage.heard[-1]["teach"]] == [kept.id]
+        stage.store.put_back([kept.id], "pending")
+        answer = await stage.perform(gone)
+        assert isinstance(answer, jobs.Failed)
+        assert answer.cancelled
+
+    stage.script("solve")
+    played(stage, play)
+
+
+def test_a_repair_can_be_cancelled_while_another_process_repairs(stage: Stage) -> None:
+    async def play() -> None:
+        case = stage.case("x")
+        stopping = False
+        with FileLock(stage.store.path.with_name("repair.lock")):
+            waiting = asyncio.create_task(stage.perform(case, cancelled=lambda: stopping))
+            await asyncio.sleep(0.3)
+            assert not waiting.done()
+            stopping = True
+            answer = await asyncio.wait_for(waiting, 2)
+        assert isinstance(answer, jobs.Failed)
+        assert answer.cancelled
+        assert stage.status(case) == [("pending", None)]
+        assert stage.heard == []
+
+    stage.script("solve")
+    played(stage, play)
+
+
+def test_a_repair_waits_for_that_of_another_process(stage: Stage) -> None:
+    async def play() -> None:
+        case = stage.case("x")
+        with FileLock(stage.store.path.with_name("repair.lock")):
+            waiting = asyncio.create_task(stage.perform(case))
+            await asyncio.sleep(0.3)
+            assert stage.status(case) == [("pending", None)]
+        assert isinstance(await asyncio.wait_for(waiting, 5), jobs.Report)
+
+    stage.script("solve")
+    played(stage, play)
+
+
+def test_a_cancelled_repair_leaves_its_cases_as_they_were_and_the_lock_free(stage: Stage) -> None:
+    async def play() -> None:
+        old, new = stage.case("x"), stage.case("y")
+        await stage.perform(old)
+        asleep = asyncio.Event()
+        both = asyncio.create_task(
+            stage.perform(old, new, from_base=True, on_progress=lambda now: now.percent == 5 and asleep.set())
+        )
+        await asleep.wait()
+        assert [status for status, _ in stage.status(old, new)] == ["repairing", "repairing"]
+        stage.process.cancel()
+        answer = await both
+        assert isinstance(answer, jobs.Failed)
+        assert answer.cancelled
+        assert [status for status, _ in stage.status(old, new)] == ["solved", "pending"]
+        task = asyncio.create_task(stage.perform(new))
+        while stage.process.pid and len(stage.heard) < 3:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert [status for status, _ in stage.status(old, new)] == ["solved", "pending"]
+        with FileLock(stage.store.path.with_name("repair.lock"), timeout=0):
+            pass
+
+    stage.script("solve", "sleep", "sleep")
+    played(stage, play)

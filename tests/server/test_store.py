@@ -1,0 +1,308 @@
+"""What is in the store cannot be lost, and only its owner can read it."""
+
+import multiprocessing
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from star_lsp import store as store_module
+from star_lsp.errors import NotFound, StoreError
+from star_lsp.perform import resume
+from star_lsp.store import Accepted, Case, Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path / "data")
+    yield opened
+    opened.close()
+
+
+def add(store: Store, name: str = "x", **fields: Any) -> Case:
+    about = {"prefix": f"{name} = ", "suffix": "\n", "expected": "1", "rejected": "2"}
+    return store.add_case(**(about | fields))
+
+
+def activate(store: Store, *cases: Case, base: str = "b", **fields: Any) -> str:
+    """A patch that solves some cases, with its file."""
+    id_ = store.new_patch_id()
+    store.patch_path(id_).write_bytes(b"rows")
+    about: dict[str, Any] = {
+        "base": base,
+        "digest": f"d-{id_}",
+        "revision": f"r-{id_}",
+        "solved": [case.id for case in cases],
+        "failed": {},
+        "verdict": {"steps": 3},
+    }
+    assert store.activate(id_, **(about | fields))
+    return id_
+
+
+def test_a_case_is_there_as_it_was_added_when_the_store_is_opened_again(store: Store) -> None:
+    case = add(
+        store,
+        language="python",
+        uri="file:///ü 😀.py",
+        line=3,
+        character=7,
+        note="n",
+        model="m",
+        revision="r",
+    )
+    assert (case.status, case.patch, case.reason) == ("pending", None, None)
+    again = Store(store.path.parent)
+    assert again.case(case.id) == case
+    assert again.cases() == again.cases("pending") == [case]
+    assert again.cases("solved") == []
+    again.close()
+
+
+def test_cases_are_listed_in_the_order_in_which_they_came_even_within_one_moment(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module.time, "time", lambda: 1.5)
+    added = [add(store, f"x{number}").id for number in range(20)]
+    assert [case.id for case in store.cases()] == added
+
+
+def test_what_is_not_there_is_said_with_where_to_look(store: Store) -> None:
+    with pytest.raises(NotFound, match="no case c1; `star-lsp cases`"):
+        store.case("c1")
+    with pytest.raises(NotFound, match="no patch p1; `star-lsp patches`"):
+        store.patch("p1")
+    with pytest.raises(NotFound, match="no case c1"):
+        store.delete_case("c1")
+
+
+def test_a_place_that_is_flagged_again_has_one_pending_case_the_newest(store: Store) -> None:
+    first, other = add(store), add(store, "y")
+    second = add(store, expected="3")
+    assert store.case(first.id).status == "reverted"
+    assert "flagged again" in (store.case(first.id).reason or "")
+    assert [case.id for case in store.cases("pending")] == [other.id, second.id]
+
+
+def test_all_is_for_the_user_alone(store: Store) -> None:
+    add(store)
+    folder = store.path.parent
+    for path in folder.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {"store.sqlite3", "store.sqlite3-wal", "patches"} <= {path.name for path in folder.iterdir()}
+
+
+def _add_many(folder: Path, name: str) -> None:
+    store = Store(folder)
+    for number in range(30):
+        add(store, f"{name}{number}")
+
+
+def test_two_processes_write_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_add_many, args=(tmp_path / "data", name)) for name in "ab"]
+    for process in processes:  # both make the store, too
+        process.start()
+    for process in processes:
+        process.join(30)
+    store = Store(tmp_path / "data")
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(store.cases()) == 60
+    store.close()
+
+
+def test_a_change_by_another_connection_is_seen_and_our_own_is_none(store: Store) -> None:
+    before = store.version()
+    add(store)
+    assert store.version() == before
+    other = Store(store.path.parent)
+    add(other, "y")
+    assert store.version() != before
+    other.close()
+
+
+def test_a_store_that_another_program_holds_is_refused_with_the_remedy(store: Store) -> None:
+    waiting = Store(store.path.parent, wait_seconds=0.05)
+    holder = sqlite3.connect(store.path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match=r"locked.*nothing was changed.*no other program holds"):
+        add(waiting)
+    holder.execute("ROLLBACK")
+    holder.close()
+    add(waiting)
+    assert len(waiting.cases()) == 1
+    waiting.close()
+
+
+@pytest.mark.parametrize("content", [b"no database at all, but long enough to be looked at" * 20, b"SQLite"])
+def test_a_damaged_store_is_refused_by_name_with_the_remedy(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "store.sqlite3").write_bytes(content)
+    with pytest.raises(StoreError, match=r"store\.sqlite3 cannot be opened .*move the file aside"):
+        Store(tmp_path)
+    assert (tmp_path / "store.sqlite3").read_bytes() == content
+
+
+def test_a_store_of_a_newer_version_is_left_as_it_is(store: Store) -> None:
+    case = add(store)
+    raw = sqlite3.connect(store.path)
+    raw.execute("PRAGMA user_version = 99")
+    raw.close()
+    with pytest.raises(StoreError, match=r"newer star-lsp \(format 99, this one knows 1\); update"):
+        Store(store.path.parent)
+    assert store.case(case.id) == case
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="check its permissions and the disk"):
+        Store(tmp_path / "file" / "data")
+
+
+def test_a_patch_that_goes_live_solves_its_cases_and_names_why_others_failed(store: Store) -> None:
+    right, wrong = add(store, "x"), add(store, "y")
+    id_ = activate(store, right, failed={wrong.id: "too hard"})
+    patch = store.patch(id_)
+    assert (patch.active, patch.cases, patch.verdict, patch.position) == (True, (right.id,), {"steps": 3}, 1)
+    solved, failed = store.case(right.id), store.case(wrong.id)
+    assert (solved.status, solved.patch, solved.reason) == ("solved", id_, None)
+    assert (failed.status, failed.patch, failed.reason) == ("failed", None, "too hard")
+
+
+def test_the_history_is_the_active_patches_of_one_base_in_order(store: Store) -> None:
+    first, second = activate(store, add(store)), activate(store, add(store, "y"))
+    other = activate(store, add(store, "z"), base="other")
+    assert [patch.id for patch in store.active("b")] == [first, second]
+    assert [patch.id for patch in store.patches()] == [first, second, other]
+    assert [patch.id for patch in store.patches("other")] == [other]
+    assert [patch.position for patch in store.patches()] == [1, 2, 3]
+    store.deactivate(first, [])
+    assert [patch.id for patch in store.active("b")] == [second]
+    third = activate(store)
+    assert [patch.id for patch in store.active("b")] == [second, third]
+
+
+def test_a_batch_patch_replaces_those_it_covers(store: Store) -> None:
+    one, two, gone = add(store, "x"), add(store, "y"), add(store, "z")
+    old = [activate(store, one), activate(store, gone)]
+    new = activate(store, one, two, replaces=old)
+    assert [patch.id for patch in store.active("b")] == [new]
+    assert [store.case(case.id).patch for case in (one, two)] == [new, new]
+    assert (store.case(gone.id).status, store.case(gone.id).patch) == ("reverted", None)
+
+
+def test_a_patch_for_a_history_that_is_no_more_does_not_go_live(store: Store) -> None:
+    earlier = activate(store, add(store))
+    case = add(store, "y")
+    store.deactivate(earlier, [])
+    late = store.new_patch_id()
+    about: dict[str, Any] = {"base": "b", "digest": "d", "revision": "r", "failed": {}, "verdict": {}}
+    assert not store.activate(late, solved=[case.id], leans_on=[earlier], **about)
+    assert store.active("b") == []
+    assert store.case(case.id).status == "pending"
+    assert store.activate(late, solved=[case.id], leans_on=[], **about)
+
+
+def test_going_live_happens_as_a_whole_or_not_at_all(store: Store) -> None:
+    case = add(store)
+    old = activate(store, case)
+    with pytest.raises(StoreError, match="nothing was changed"):
+        activate(store, case, replaces=[old], digest=None)  # the table wants one
+    assert [patch.id for patch in store.active("b")] == [old]
+    assert store.case(case.id).patch == old
+
+
+def test_a_reverted_patch_leaves_one_case_reverted_and_the_others_pending(store: Store) -> None:
+    one, two = add(store, "x"), add(store, "y")
+    id_ = activate(store, one, two)
+    store.deactivate(id_, [one.id], [two.id])
+    assert not store.patch(id_).active
+    assert [(store.case(case.id).status, store.case(case.id).patch) for case in (one, two)] == [
+        ("reverted", None),
+        ("pending", None),
+    ]
+
+
+def test_a_case_is_deleted_unless_it_is_being_repaired_or_a_patch_stands_for_it(store: Store) -> None:
+    case = add(store)
+    store.begin([case.id])
+    with pytest.raises(StoreError, match="being repaired; cancel the repair"):
+        store.delete_case(case.id)
+    id_ = activate(store, case)
+    with pytest.raises(StoreError, match="solved by an active patch; revert it"):
+        store.delete_case(case.id)
+    store.deactivate(id_, [case.id])
+    store.delete_case(case.id)
+    assert store.cases() == []
+
+
+def test_a_repair_begins_with_the_cases_that_are_still_there(store: Store) -> None:
+    case, gone = add(store, "x"), add(store, "y")
+    store.delete_case(gone.id)
+    assert [each.id for each in store.begin([case.id, gone.id])] == [case.id]
+    assert store.case(case.id).status == "repairing"
+
+
+def test_the_end_of_a_repair_touches_no_case_that_was_not_being_repaired(store: Store) -> None:
+    ours, other = add(store, "x"), add(store, "y")
+    store.begin([ours.id])
+    assert store.put_back([ours.id, other.id], "failed", "why") == [ours.id]
+    assert (store.case(ours.id).status, store.case(ours.id).reason) == ("failed", "why")
+    assert store.case(other.id).status == "pending"
+    store.set_status([ours.id], "pending")
+    assert store.case(ours.id).reason is None
+
+
+def test_what_was_cut_off_is_as_before_pending_or_solved_by_the_patch_it_had(store: Store) -> None:
+    new, covered = add(store, "x"), add(store, "y")
+    activate(store, covered)
+    store.begin([new.id, covered.id])
+    assert store.resume() == [new.id, covered.id]
+    assert [store.case(case.id).status for case in (new, covered)] == ["pending", "solved"]
+    assert store.resume() == []
+
+
+def test_patch_files_that_no_patch_names_are_swept_and_no_others(store: Store) -> None:
+    kept = activate(store, add(store))
+    reverted = activate(store)
+    store.deactivate(reverted, [])
+    orphan = store.patch_path(store.new_patch_id())
+    orphan.write_bytes(b"rows")
+    half = orphan.with_name(f".{orphan.name}.part")
+    half.write_bytes(b"ro")
+    store.sweep()
+    left = {path.name for path in store.patches_folder.iterdir()}
+    assert left == {f"{kept}.safetensors", f"{reverted}.safetensors"}
+
+
+def test_nothing_is_taken_up_or_swept_while_another_process_repairs(store: Store) -> None:
+    from filelock import FileLock
+
+    case = add(store)
+    store.begin([case.id])
+    being_written = store.patch_path(store.new_patch_id())
+    being_written.write_bytes(b"rows")
+    with FileLock(store.path.with_name("repair.lock")):
+        assert resume(store) == []
+    assert store.case(case.id).status == "repairing"
+    assert being_written.exists()
+    assert resume(store) == [case.id]
+    assert not being_written.exists()
+
+
+def test_the_newest_accepted_completions_are_kept_whatever_the_clock_says(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([9.0, 9.0, 9.0, 5.0, 9.0])  # it stands still, and goes back
+    monkeypatch.setattr(store_module.time, "time", lambda: next(times))
+    for name in "abcd":
+        store.accept(Accepted(name, "", "1", "python"), keep=3)
+    assert [each.prefix for each in store.accepted(9)] == ["d", "c", "b"]
+    store.accept(Accepted("b", "", "1", "python"), keep=3)
+    assert [each.prefix for each in store.accepted(9)] == ["b", "d", "c"]
+    assert [each.prefix for each in store.accepted(1)] == ["b"]
+    store.forget_accepted("d", "")
+    assert [each.prefix for each in store.accepted(9)] == ["b", "c"]

@@ -1,0 +1,126 @@
+"""Greedy decoding with stop rules."""
+
+import dataclasses
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from star.case import Case
+from star.decode import decode, write
+from star.errors import CaseError
+from star.model import CodeModel
+from star.stop import StopRule
+from tests import tiny
+
+BLOCK = StopRule.at("", "")
+
+
+class Script:
+    """A network that writes given tokens after any prompt, and counts its runs."""
+
+    def __init__(self, config: Any, prompt: int, tokens: Sequence[int]) -> None:
+        self.config, self.prompt, self.tokens = config, prompt, tokens
+        self.runs: list[int] = []
+
+    def __call__(self, ids: torch.Tensor, **_: object) -> Any:
+        self.runs.append(ids.shape[1])
+        logits = torch.zeros(1, 1, 264)
+        written = sum(self.runs) - self.prompt
+        if written >= 0:
+            logits[0, 0, self.tokens[written]] = 1.0
+        return SimpleNamespace(logits=logits, past_key_values=object())
+
+
+def _script(model: CodeModel, monkeypatch: pytest.MonkeyPatch, prompt: int, tokens: Sequence[int]) -> Script:
+    script = Script(model.network.config, prompt, tokens)
+    monkeypatch.setattr(model, "network", script)
+    return script
+
+
+def test_greedy_decoding_writes_the_argmax_of_whole_runs(model: CodeModel) -> None:
+    prompt = model.encode("def f(x):\n    return ")
+    written = decode(model, prompt, BLOCK, 6)
+    ids: list[int] = []
+    while len(ids) < len(written.ids):
+        ids.append(int(model.logits([*prompt, *ids])[-1].argmax()))
+    assert written.ids == tuple(ids)
+
+
+def test_a_prompt_run_in_chunks_gives_the_same_text(
+    model: CodeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = model.encode("def f(x):\n    return " * 5)
+    whole = decode(model, prompt, BLOCK, 12)
+    monkeypatch.setattr("star.decode._CHUNK_TOKENS", 7)
+    assert decode(model, prompt, BLOCK, 12) == whole
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 3, 5])
+def test_a_cancel_stops_before_the_next_chunk_or_token(
+    one: CodeModel, monkeypatch: pytest.MonkeyPatch, allowed: int
+) -> None:
+    script = _script(one, monkeypatch, 600, one.encode("abcdefgh"))
+    asked: list[None] = []
+
+    def cancelled() -> bool:
+        asked.append(None)
+        return len(asked) > allowed
+
+    one_network = one.network.config
+    assert one_network is script.config
+    monkeypatch.setattr(one.network.config, "max_position_embeddings", 4096)
+    decoded = decode(one, [1] * 600, StopRule.at("x = ", "\n"), 8, cancelled)
+    assert decoded.ended == "cancelled"
+    assert script.runs == [256, 256, 88, 1, 1][:allowed]
+    assert decoded.text == "abc"[: max(0, allowed - 2)]
+
+
+def test_a_stop_token_ends_the_text_and_is_not_in_it(one: CodeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stop in one.stop_ids:
+        _script(one, monkeypatch, 3, [*one.encode("ab"), stop, *one.encode("c")])
+        decoded = decode(one, [1, 2, 3], StopRule.at("x = ", "\n"), 8)
+        assert (decoded.text, decoded.ended) == ("ab", "token")
+        assert decoded.ids == one.encode("ab")
+
+
+def test_the_stop_rule_ends_the_text(one: CodeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = _script(one, monkeypatch, 3, one.encode("ab\ncd\nef"))
+    decoded = decode(one, [1, 2, 3], StopRule.at("x = ", "\n"), 8)
+    assert (decoded.text, decoded.ended) == ("ab", "stop")
+    assert script.runs == [3, 1, 1]
+
+
+def test_no_more_tokens_are_written_than_allowed(one: CodeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in (0, 1, 4):
+        _script(one, monkeypatch, 3, one.encode("abcdefgh"))
+        decoded = decode(one, [1, 2, 3], StopRule.at("x = ", "\n"), limit)
+        assert (decoded.text, decoded.ended, len(decoded.ids)) == ("abcd"[:limit], "length", limit)
+
+
+@pytest.mark.parametrize("limit", range(1, 9))
+def test_a_character_of_several_tokens_is_never_half_shown(
+    one: CodeModel, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    tokens = one.encode("a😀b😀")
+    assert len(tokens) == 10
+    _script(one, monkeypatch, 3, tokens)
+    decoded = decode(one, [1, 2, 3], StopRule.at("x = ", "\n"), limit)
+    assert decoded.text == {5: "a😀"}.get(limit, "a" if limit < 5 else "a😀b")
+
+
+def test_a_full_context_ends_the_text_like_the_limit(model: CodeModel) -> None:
+    decoded = decode(model, [40] * 510, BLOCK, 50)
+    assert len(decoded.ids) <= 3
+    with pytest.raises(CaseError, match="context of 512"):
+        decode(model, [40] * 513, BLOCK, 1)
+
+
+def test_a_case_is_judged_with_some_tokens_to_spare(one: CodeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = tiny.case(one, "ab")
+    _script(one, monkeypatch, len(case.prompt), one.encode("ab" * 30))
+    assert write(one, case, slack_tokens=3) == "ababa"
+    assert isinstance(case, Case)
+    assert dataclasses.is_dataclass(case)

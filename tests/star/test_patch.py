@@ -1,0 +1,337 @@
+"""Patches: installed, reverted, drafted, saved, loaded, refused."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor
+
+from star.errors import PatchError
+from star.model import CodeModel
+from star.patch import Draft, Patch, Rows, install, load
+
+IDS = tuple(range(5, 45))
+
+
+def _patch(model: CodeModel, seed: int = 0, layers: tuple[int, ...] = (1, 3), scale: float = 0.1) -> Patch:
+    random = torch.Generator().manual_seed(seed)
+    rows = []
+    for layer in layers:
+        neurons = torch.randperm(model.neurons, generator=random)[:7].sort().values
+        delta = torch.randn(7, model.width, generator=random) * scale
+        rows.append(Rows(layer, neurons, delta))
+    return Patch(model.fingerprint, tuple(rows), {"cases": [f"case {seed}"]})
+
+
+def _weights(model: CodeModel) -> list[Tensor]:
+    return [model.projection(layer).weight.detach().clone() for layer in range(model.depth)]
+
+
+def _same(left: list[Tensor], right: list[Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(left, right, strict=True))
+
+
+# -- install and revert ----------------------------------------------------------------------------
+
+
+def test_a_patch_is_added_to_its_rows_and_to_no_others(model: CodeModel) -> None:
+    patch = _patch(model)
+    install(model, [patch])
+    assert model.patches == (patch,)
+    for layer in range(model.depth):
+        moved = torch.zeros(model.neurons, model.width)
+        for rows in patch.rows:
+            if rows.layer == layer:
+                moved[rows.neurons] = rows.delta
+        weight = model.by_neuron(model.projection(layer).weight.data)
+        assert torch.equal(weight, model.base_rows(layer) + moved)
+
+
+def test_revert_restores_every_weight_and_logit_bit_for_bit(model: CodeModel) -> None:
+    weights, logits = _weights(model), model.logits(IDS)
+    install(model, [_patch(model, 0), _patch(model, 1, (3,)), _patch(model, 2)])
+    assert not torch.equal(model.logits(IDS), logits)
+    install(model, [])
+    assert _same(_weights(model), weights)
+    assert torch.equal(model.logits(IDS), logits)
+
+
+def test_reverting_one_of_several_leaves_what_the_others_alone_would_make(model: CodeModel) -> None:
+    a, b, c = (_patch(model, seed) for seed in range(3))
+    install(model, [a, c])
+    wanted = _weights(model)
+    install(model, [a, b, c])
+    assert not _same(_weights(model), wanted)
+    install(model, [a, c])
+    assert _same(_weights(model), wanted)
+
+
+def test_how_one_got_to_a_history_does_not_matter(model: CodeModel) -> None:
+    a, b, c = (_patch(model, seed) for seed in range(3))
+    install(model, [a, b, c])
+    wanted = _weights(model)
+    for way in ([[c], [b, a]], [[b, c]], [[a], [a, b]]):
+        for history in way:
+            install(model, history)
+        install(model, [a, b, c])
+        assert _same(_weights(model), wanted)
+
+
+def test_bf16_patches_revert_bit_for_bit_too(half: CodeModel) -> None:
+    weights = _weights(half)
+    install(half, [_patch(half, 0), _patch(half, 1)])
+    assert not _same(_weights(half), weights)
+    install(half, [])
+    assert _same(_weights(half), weights)
+
+
+def test_an_install_that_fails_leaves_the_old_weights(model: CodeModel) -> None:
+    good = _patch(model)
+    install(model, [good])
+    weights = _weights(model)
+    astray = Patch(model.fingerprint, (Rows(0, torch.tensor([99]), torch.ones(1, 32)),))
+    foreign = Patch("another base", good.rows)
+    for bad, error in ((astray, IndexError), (foreign, PatchError)):
+        with pytest.raises(error):
+            install(model, [good, _patch(model, 1), bad])
+        assert _same(_weights(model), weights)
+        assert model.patches == (good,)
+
+
+def test_the_base_is_never_written_to(model: CodeModel) -> None:
+    before = [model.base_weight(layer).clone() for layer in range(model.depth)]
+    install(model, [_patch(model)])
+    with Draft(model, {2: torch.arange(5), 3: torch.arange(48)}) as draft:
+        draft.add(2, torch.ones(5, 32))
+        draft.add(3, torch.ones(48, 32))
+    assert _same([model.base_weight(layer) for layer in range(model.depth)], before)
+
+
+# -- drafts ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("installed", [0, 2])
+def test_a_draft_is_bit_for_bit_what_its_patch_makes(model: CodeModel, installed: int) -> None:
+    history = [_patch(model, seed) for seed in range(installed)]
+    install(model, history)
+    found = _weights(model)
+    random = torch.Generator().manual_seed(9)
+    with Draft(model, {1: torch.arange(3, 20), 2: torch.arange(48)}) as draft:
+        for _ in range(3):
+            draft.add(1, torch.randn(17, 32, generator=random) * 0.01)
+            draft.add(2, torch.randn(48, 32, generator=random) * 0.01)
+        drafted, patch = _weights(model), draft.patch({})
+    assert _same(_weights(model), found)
+    install(model, [*history, patch])
+    assert _same(_weights(model), drafted)
+
+
+def test_a_draft_keeps_what_rounding_to_bf16_would_lose(half: CodeModel) -> None:
+    install(half, [_patch(half)])
+    found = _weights(half)
+    step = torch.full((48, 32), 1e-5)
+    with Draft(half, {3: torch.arange(48)}) as draft:
+        draft.add(3, step)
+        once = _weights(half)[3]
+        for _ in range(999):
+            draft.add(3, step)
+        drafted, patch = _weights(half), draft.patch({})
+    moved = (drafted[3].float() - found[3].float()).mean()
+    assert (once != found[3]).float().mean() < 0.1  # a single step is mostly too small to be seen
+    assert float(moved) == pytest.approx(1e-2, rel=0.05)
+    assert _same(_weights(half), found)
+    install(half, [*half.patches, patch])
+    assert _same(_weights(half), drafted)
+
+
+def test_a_draft_goes_back_to_deltas_taken_earlier(model: CodeModel) -> None:
+    with Draft(model, {3: torch.arange(10)}) as draft:
+        draft.add(3, torch.ones(10, 32) * 0.1)
+        kept, weights = draft.deltas(), _weights(model)
+        draft.add(3, torch.ones(10, 32))
+        draft.restore(kept)
+        assert _same(_weights(model), weights)
+        draft.add(3, torch.ones(10, 32))
+        assert torch.equal(kept[3], torch.ones(10, 32) * 0.1)  # a copy: later steps do not reach it
+
+
+def test_a_draft_is_closed_by_an_exception(model: CodeModel) -> None:
+    install(model, [_patch(model)])
+    found = _weights(model)
+
+    def fail() -> None:
+        with Draft(model, {1: torch.arange(48)}) as draft:
+            draft.add(1, torch.ones(48, 32))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert _same(_weights(model), found)
+
+
+def test_a_layer_that_did_not_move_is_no_part_of_the_patch(one: CodeModel) -> None:
+    with Draft(one, {1: torch.arange(3), 2: torch.arange(3)}) as draft:
+        draft.add(2, torch.ones(3, 32))
+        assert [rows.layer for rows in draft.patch({}).rows] == [2]
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def test_saved_loaded_and_installed_it_gives_the_same_logits(model: CodeModel, tmp_path: Path) -> None:
+    patch = _patch(model)
+    install(model, [patch])
+    wanted = model.logits(IDS)
+    install(model, [])
+    patch.save(tmp_path / "a.safetensors")
+    loaded = load(tmp_path / "a.safetensors", model)
+    install(model, [loaded])
+    assert torch.equal(model.logits(IDS), wanted)
+    assert loaded.manifest == {"cases": ["case 0"]}
+    assert loaded.digest == patch.digest
+
+
+def test_a_file_is_for_its_owner_alone_and_nothing_else_is_left(one: CodeModel, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"older")
+    path.chmod(0o644)
+    _patch(one).save(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_digest_is_of_the_base_and_the_rows_and_of_nothing_else(one: CodeModel) -> None:
+    patch = _patch(one)
+    assert patch.digest == "c0d72389767b746065d9aa18954f9eac296cb30953e9a7563cf6f4cae5b0ec83"
+    assert Patch(patch.base, patch.rows, {"other": 1}).digest == patch.digest
+    first = patch.rows[0]
+    others = [
+        Patch("another", patch.rows),
+        Patch(patch.base, patch.rows[:1]),
+        Patch(patch.base, patch.rows[::-1]),
+        Patch(patch.base, (Rows(0, first.neurons, first.delta), patch.rows[1])),
+        Patch(patch.base, (Rows(1, first.neurons, first.delta.nextafter(torch.tensor(9.0))), patch.rows[1])),
+        _patch(one, 1),
+    ]
+    assert len({patch.digest, *(other.digest for other in others)}) == 7
+
+
+GOOD: dict[str, Any] = {"3.neurons": torch.arange(4), "3.delta": torch.ones(4, 32)}
+
+
+def _with(**changes: object) -> dict[str, Any]:
+    renamed = {name.replace("_", "."): value for name, value in changes.items()}
+    return {name: value for name, value in (GOOD | renamed).items() if value is not None}
+
+
+BAD_TENSORS: dict[str, Mapping[str, Any]] = {
+    "NaN": _with(**{"3.delta": torch.ones(4, 32).index_fill(0, torch.tensor([2]), float("nan"))}),
+    "inf": _with(**{"3.delta": torch.full((4, 32), float("inf"))}),
+    "wrong width": _with(**{"3.delta": torch.ones(4, 31)}),
+    "delta of one dimension": _with(**{"3.delta": torch.ones(4)}),
+    "neurons of two dimensions": _with(**{"3.neurons": torch.zeros(4, 1, dtype=torch.int64)}),
+    "more deltas than neurons": _with(**{"3.delta": torch.ones(5, 32)}),
+    "more neurons than there are": _with(**{"3.neurons": torch.arange(49), "3.delta": torch.ones(49, 32)}),
+    "half precision": _with(**{"3.delta": torch.ones(4, 32).half()}),
+    "neurons in 32 bits": _with(**{"3.neurons": torch.arange(4).int()}),
+    "neuron out of range": _with(**{"3.neurons": torch.tensor([0, 1, 2, 48])}),
+    "negative neuron": _with(**{"3.neurons": torch.tensor([-1, 1, 2, 3])}),
+    "neuron twice": _with(**{"3.neurons": torch.tensor([0, 1, 1, 3])}),
+    "neurons out of order": _with(**{"3.neurons": torch.tensor([3, 2, 1, 0])}),
+    "one tensor too many": _with(**{"head": torch.ones(1)}),
+    "no neurons": _with(**{"3.neurons": None}),
+    "no delta": _with(**{"3.delta": None}),
+    "layer out of range": {"4.neurons": torch.arange(4), "4.delta": torch.ones(4, 32)},
+    "negative layer": {"-1.neurons": torch.arange(4), "-1.delta": torch.ones(4, 32)},
+    "layer that is no number": {"a.neurons": torch.arange(4), "a.delta": torch.ones(4, 32)},
+    "layer written twice": GOOD | {"03.neurons": torch.arange(4), "03.delta": torch.ones(4, 32)},
+}
+
+
+def _refused(path: Path, model: CodeModel) -> str:
+    before = _weights(model)
+    with pytest.raises(PatchError) as refused:
+        load(path, model)
+    message = str(refused.value)
+    assert path.name in message
+    assert message.endswith(".")
+    assert _same(_weights(model), before)
+    return message
+
+
+@pytest.mark.parametrize("what", BAD_TENSORS)
+def test_a_file_that_holds_what_no_patch_holds_is_refused_by_name(
+    one: CodeModel, tmp_path: Path, what: str
+) -> None:
+    about = {"format": "1", "base": one.fingerprint, "manifest": "{}"}
+    save_file(dict(GOOD), tmp_path / "good.safetensors", about)
+    assert len(load(tmp_path / "good.safetensors", one).rows) == 1
+    save_file(dict(BAD_TENSORS[what]), tmp_path / "bad.safetensors", about)
+    assert "delete it, or take a good copy" in _refused(tmp_path / "bad.safetensors", one)
+
+
+@pytest.mark.parametrize("change", [
+    {"format": "2"}, {"format": None}, {"base": None}, {"manifest": None}, {"manifest": "{"},
+    {"manifest": "[]"}, {"manifest": "[" * 100_000},
+])  # fmt: skip
+def test_a_file_with_a_wrong_header_is_refused_by_name(
+    one: CodeModel, tmp_path: Path, change: dict[str, str | None]
+) -> None:
+    about = {"format": "1", "base": one.fingerprint, "manifest": "{}"} | change
+    given = {key: value for key, value in about.items() if value is not None}
+    save_file(dict(GOOD), tmp_path / "bad.safetensors", given)
+    _refused(tmp_path / "bad.safetensors", one)
+
+
+def test_a_patch_for_another_base_is_refused_and_says_which(one: CodeModel, tmp_path: Path) -> None:
+    about = {"format": "1", "base": "0123456789abcdef", "manifest": json.dumps({})}
+    save_file(dict(GOOD), tmp_path / "other.safetensors", about)
+    message = _refused(tmp_path / "other.safetensors", one)
+    assert "for the base 0123456789ab, and this model is tiny-qwen2-" in message
+
+
+def test_a_truncated_file_is_refused_at_every_length(one: CodeModel, tmp_path: Path) -> None:
+    _patch(one).save(tmp_path / "whole.safetensors")
+    content = (tmp_path / "whole.safetensors").read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    for length in [*range(0, 40), *range(40, len(content), 53), len(content) - 1]:
+        cut.write_bytes(content[:length])
+        _refused(cut, one)
+    cut.write_bytes(content + b"\0")
+    _refused(cut, one)
+
+
+def _missing(path: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize("make", [_missing, Path.mkdir, lambda path: path.write_bytes(b"PK\3\4" * 99)])
+def test_what_is_no_patch_at_all_is_refused_by_name(
+    one: CodeModel, tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    make(tmp_path / "a.safetensors")
+    _refused(tmp_path / "a.safetensors", one)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.integers(0, 4095), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_refused_or_gives_a_patch_of_another_digest(
+    one: CodeModel, tmp_path: Path, at: int, bit: int
+) -> None:
+    patch = _patch(one)
+    path = tmp_path / "flipped.safetensors"
+    patch.save(path)
+    content = bytearray(path.read_bytes())
+    content[at % len(content)] ^= 1 << bit
+    path.write_bytes(content)
+    try:
+        loaded = load(path, one)
+    except PatchError:
+        return
+    assert loaded.digest != patch.digest or loaded.manifest != patch.manifest

@@ -1,0 +1,295 @@
+"""The whole loop, from a failing case to a patch."""
+
+import math
+import time
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from star.case import Case
+from star.decode import write
+from star.errors import Cancelled, CaseError
+from star.model import CodeModel
+from star.patch import install
+from star.repair import PUBLISHED, Budget, Result, Star, Step, repair
+from star.solve import Basis
+from star.trace import prepare, trace
+from tests import tiny
+
+#: Tiny random models are nearly flat (logits deviate by 0.3): they need larger steps than real ones.
+BATCH = Star(layers="2/4", pattern="none", margin=0.1, rate=0.1)
+ITERATIVE = Star(mode="iterative", layers="all", pattern="none", margin=0.05, rate=0.03)
+
+
+def _weights(model: CodeModel) -> list[Tensor]:
+    return [model.projection(layer).weight.detach().clone() for layer in range(model.depth)]
+
+
+def _same(left: list[Tensor], right: list[Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(left, right, strict=True))
+
+
+def _writes(model: CodeModel, result: Result) -> str:
+    """What the model writes with a result's patch on top of what is installed."""
+    install(model, [*model.patches, result.patch])
+    return write(model, tiny.case(model))
+
+
+def _endless(model: CodeModel) -> Case:
+    """A place where nothing should be written, and the model writes something."""
+    cases = (tiny.case(model, "", prefix) for prefix in ("x = ", "import os; ", "def f(", "y(", "a", "#"))
+    return next(case for case in cases if write(model, case))
+
+
+@cache
+def _batch(model: CodeModel) -> Result:
+    return repair(model, [tiny.case(model)], Budget(60), method=BATCH)
+
+
+def test_a_case_is_solved_in_every_architecture(model: CodeModel) -> None:
+    before, result = _weights(model), _batch(model)
+    assert result.failures_before
+    assert result.exact_before < result.exact_after == 100.0
+    assert result.solved
+    assert result.outcomes[0].after == "x+1"
+    assert not result.failures_after
+    assert _same(_weights(model), before)  # the model is left as it was found
+    assert _writes(model, result) == "x+1"
+
+
+def test_a_case_is_solved_one_token_after_another_in_every_architecture(model: CodeModel) -> None:
+    before, case = _weights(model), tiny.case(model, "x")
+    result = repair(model, [case], Budget(60), method=ITERATIVE)
+    assert len(result.failures_before) == 2
+    assert result.solved
+    assert _same(_weights(model), before)
+    assert _writes(model, result) == "x"
+
+
+def test_a_token_that_another_ones_repair_broke_is_repaired_again(one: CodeModel) -> None:
+    seen: list[Step] = []
+    result = repair(one, [tiny.case(one)], Budget(60), seen.append, method=ITERATIVE)
+    assert result.solved
+    # Every system ends with a look at which its token is right: there were more systems than tokens.
+    assert sum(not step.failures for step in seen) > len(result.failures_before)
+
+
+@pytest.mark.parametrize("pattern", ["layerly", "autoly", "evenly"])
+def test_a_sparse_patch_touches_no_more_neurons_than_allowed(one: CodeModel, pattern: str) -> None:
+    method = replace(BATCH, layers="all", pattern=pattern, ratio=1 / 4)
+    result = repair(one, [tiny.case(one)], Budget(3), method=method)
+    assert 1 <= sum(len(rows.neurons) for rows in result.patch.rows) <= 12
+    assert tuple(rows.layer for rows in result.patch.rows) == result.layers
+
+
+def test_one_position_in_the_last_layer_moves_by_rate_times_steer_against_the_gradient(
+    model: CodeModel,
+) -> None:
+    """The closed form: the projection's output moves by −lr·|σ|·sign(g), however long z is."""
+    case = _endless(model)
+    (failure,) = trace(model, prepare(model, [case])).failures
+    projection, outputs = model.projection(model.depth - 1), []
+
+    def hook(_module: object, _args: object, output: Tensor) -> Tensor:
+        outputs.append(output.detach().requires_grad_())
+        return outputs[-1]
+
+    handle = projection.register_forward_hook(hook)
+    logits = model.network(torch.tensor([case.prompt])).logits[0, -1:]
+    torch.nn.functional.cross_entropy(logits, torch.tensor([failure.expected])).backward()
+    rate = 0.05
+    method = Star(layers="one", pattern="none", rate=rate, early_stop=False, back_off=False)
+    handle.remove()
+    patch = repair(model, [case], Budget(1), method=method).patch
+
+    handle = projection.register_forward_hook(hook)
+    install(model, [patch])
+    model.logits(case.prompt)
+    handle.remove()
+    before, after = outputs[0].reshape(-1, 32)[-1], outputs[1].reshape(-1, 32)[-1]
+    assert outputs[0].grad is not None
+    gradient = outputs[0].grad.reshape(-1, 32)[-1]
+
+    head = model.head.double().numpy() * model.final_gain.double().numpy()
+    basis = np.linalg.pinv(head.T)
+    difference = basis[failure.expected] - basis[failure.predicted]
+    sigma = difference / np.subtract(*np.percentile(difference, [75, 25]))
+    wanted = -rate * np.abs(sigma) * gradient.sign().numpy()
+    assert np.allclose((after - before).detach().numpy(), wanted, rtol=1e-3, atol=2e-6)
+
+
+def test_the_closed_form_holds_for_activations_of_any_length(one: CodeModel) -> None:
+    """Doubling every activation (and halving every row) leaves the movement as it is."""
+    case = tiny.case(one, "")
+    method = Star(layers="one", pattern="none", early_stop=False, back_off=False)
+    rows = repair(one, [case], Budget(1), method=method).patch.rows[0]
+    network = tiny.network("qwen2")
+    with torch.no_grad():
+        network.model.layers[3].mlp.up_proj.weight.mul_(4)
+        network.model.layers[3].mlp.down_proj.weight.div_(4)
+    scaled = CodeModel(network, tiny.tokenizer(), "scaled")
+    other = repair(scaled, [case], Budget(1), method=method).patch.rows[0]
+    assert torch.allclose(other.delta * 4, rows.delta, rtol=1e-3, atol=1e-7)
+
+
+def test_repeated_repairs_of_one_model_are_bit_for_bit_the_same(one: CodeModel) -> None:
+    first, second = (repair(one, [tiny.case(one)], Budget(5), method=BATCH).patch for _ in range(2))
+    assert first.digest == second.digest
+
+
+def test_two_cases_are_solved_in_one_system(model: CodeModel) -> None:
+    cases = [tiny.case(model), tiny.case(model, "os", "import ", id="b")]
+    result = repair(model, cases, Budget(80), method=BATCH)
+    assert {failure.case for failure in result.failures_before} == {"a", "b"}
+    assert [(outcome.case, outcome.after) for outcome in result.outcomes] == [("a", "x+1"), ("b", "os")]
+
+
+def test_a_model_can_be_taught_to_stop(model: CodeModel) -> None:
+    case = _endless(model)
+    assert write(model, case) != ""
+    result = repair(model, [case], Budget(60), method=BATCH)
+    assert result.solved
+    install(model, [result.patch])
+    assert write(model, case) == ""
+
+
+def test_a_repair_stands_on_what_is_installed(one: CodeModel) -> None:
+    first = _batch(one)
+    install(one, [first.patch])
+    both = [tiny.case(one), tiny.case(one, "os", "import ", id="b")]
+    second = repair(one, both, Budget(80), method=BATCH)
+    assert one.patches == (first.patch,)
+    assert second.solved
+    install(one, [first.patch, second.patch])
+    assert [write(one, case) for case in both] == ["x+1", "os"]
+
+
+def test_what_is_already_right_needs_no_rows(model: CodeModel) -> None:
+    install(model, [_batch(model).patch])
+    again = repair(model, [tiny.case(model)], Budget(10), method=replace(BATCH, margin=9.0))
+    assert again.solved
+    assert not again.patch.rows
+    assert again.steps == 0
+
+
+@pytest.mark.parametrize("method", [ITERATIVE, PUBLISHED], ids=["iterative", "published"])
+def test_what_is_already_right_needs_no_rows_by_any_method(one: CodeModel, method: Star) -> None:
+    install(one, [_batch(one).patch])
+    again = repair(one, [tiny.case(one)], Budget(10), method=method)
+    assert again.solved
+    assert not again.patch.rows
+
+
+def test_a_bf16_model_is_repaired(half: CodeModel) -> None:
+    result = repair(half, [tiny.case(half)], Budget(60), method=BATCH)
+    assert result.solved
+    assert result.patch.rows[0].delta.dtype == torch.float32
+    assert _writes(half, result) == "x+1"
+
+
+# -- steps -----------------------------------------------------------------------------------------
+
+
+def _steps(model: CodeModel, method: Star, budget: Budget) -> tuple[Result, list[Step]]:
+    seen: list[Step] = []
+    return repair(model, [tiny.case(model)], budget, seen.append, method=method), seen
+
+
+def test_a_repair_stops_as_soon_as_nothing_fails(model: CodeModel) -> None:
+    result, seen = _steps(model, BATCH, Budget(60))
+    assert result.steps == seen[-1].number < 60
+    assert seen[-1].failures == 0
+    assert all(step.failures for step in seen[:-1])
+    assert [step.number for step in seen] == list(range(result.steps + 1))
+
+
+def test_the_published_method_takes_all_its_steps_whatever_happens(one: CodeModel) -> None:
+    result, seen = _steps(one, PUBLISHED, Budget(10))
+    assert result.steps == 10
+    assert {step.rate for step in seen} == {1e-2}
+
+
+def test_the_published_method_goes_on_when_nothing_fails_any_more(one: CodeModel) -> None:
+    method = replace(PUBLISHED, layers="2/4", rank="depth", rate=0.1)
+    stopped, _ = _steps(one, replace(method, early_stop=True), Budget(10))
+    whole, seen = _steps(one, method, Budget(10))
+    assert stopped.steps < 10 == whole.steps
+    assert seen[stopped.steps].failures == 0
+    assert whole.patch.digest != stopped.patch.digest
+
+
+def test_a_step_that_made_it_worse_is_taken_back_at_half_the_rate(one: CodeModel) -> None:
+    method, case = replace(BATCH, rate=0.4), tiny.case(one, "x + 1")
+    seen: list[Step] = []
+    repair(one, [case], Budget(12), seen.append, method=replace(method, back_off=False))
+    worse = next(later.number for earlier, later in pairwise(seen) if later.loss > earlier.loss * 1.001)
+
+    seen.clear()
+    taken_back = repair(one, [case], Budget(worse), seen.append, method=method)
+    kept = repair(one, [case], Budget(worse - 1), method=method)
+    assert taken_back.patch.digest == kept.patch.digest  # bit for bit, though it was the last step
+    assert taken_back.steps == worse == kept.steps + 1  # a step that is taken back counts
+    assert [step.rate for step in seen[-2:]] == [0.4, 0.2]
+    assert seen[-1].loss == seen[-2].loss
+
+
+def test_each_failing_token_has_steps_of_its_own_in_iterative_mode(one: CodeModel) -> None:
+    method = replace(ITERATIVE, rate=1e-6, back_off=False)
+    result, seen = _steps(one, method, Budget(2))
+    assert result.steps == 2 * len(result.failures_before)
+    assert {step.targets for step in seen} == {1}
+
+
+def test_seconds_are_a_budget_too(one: CodeModel) -> None:
+    result, seen = _steps(one, BATCH, Budget(10_000, seconds=0.0))
+    assert (result.steps, len(seen)) == (0, 1)
+    assert not result.solved
+    started = time.monotonic()
+    endless = replace(BATCH, early_stop=False, rate=1e-9)
+    result, _ = _steps(one, endless, Budget(10**9, seconds=0.2))
+    assert 0.2 <= time.monotonic() - started < 5
+    assert math.isfinite(result.seconds)
+
+
+@pytest.mark.parametrize("method", [BATCH, ITERATIVE, PUBLISHED], ids=["batch", "iterative", "published"])
+@pytest.mark.parametrize("after", [0, 1, 6])
+def test_a_cancelled_repair_leaves_the_model_as_it_was_found(
+    one: CodeModel, method: Star, after: int
+) -> None:
+    before, asked = _weights(one), iter(range(1000))
+    method = replace(method, rate=1e-6)
+    with pytest.raises(Cancelled):
+        repair(one, [tiny.case(one)], Budget(50), method=method, cancelled=lambda: next(asked) >= after)
+    assert _same(_weights(one), before)
+    assert one.patches == ()
+
+
+def test_an_exception_on_the_way_leaves_the_model_as_it_was_found(model: CodeModel) -> None:
+    before = _weights(model)
+
+    def fail(step: Step) -> None:
+        if step.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        repair(model, [tiny.case(model)], Budget(9), fail, method=replace(BATCH, rate=1e-4))
+    assert _same(_weights(model), before)
+
+
+def test_nothing_to_repair_and_nothing_before_it_are_refused(one: CodeModel) -> None:
+    with pytest.raises(CaseError, match="no case"):
+        repair(one, [])
+    with pytest.raises(CaseError, match="empty prompt"):
+        repair(one, [replace(tiny.case(one), prompt=())])
+
+
+def test_a_basis_that_is_known_gives_the_same_patch(one: CodeModel) -> None:
+    known = repair(one, [tiny.case(one)], Budget(3), method=BATCH, basis=Basis(one, Basis(one).factor))
+    assert known.patch.digest == repair(one, [tiny.case(one)], Budget(3), method=BATCH).patch.digest
+    assert known.patch.manifest["cases"] == ["a"]
+    assert known.patch.manifest["method"]["rate"] == 0.1

@@ -1,0 +1,88 @@
+"""Semantic basis, steer and minimum-norm delta, against numpy."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from star.family import tensor_at
+from star.model import CodeModel
+from star.solve import Basis, minimum_norm, normalized
+
+SIZES = st.integers(1, 12)
+
+
+@settings(max_examples=150, deadline=None)
+@given(n=SIZES, f=SIZES, d=SIZES, distinct=SIZES, kept=SIZES, seed=st.integers(0, 2**32 - 1))
+def test_the_delta_is_the_minimum_norm_solution_of_numpy(
+    n: int, f: int, d: int, distinct: int, kept: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    rows = random.integers(0, min(distinct, n), n)  # rows that stand there twice make Z rank-deficient
+    activations = random.standard_normal((n, f)).astype(np.float32)[rows]
+    steers = random.standard_normal((n, d)).astype(np.float32)
+    mask = np.sort(random.permutation(f)[:kept])
+
+    delta = minimum_norm(torch.tensor(activations[:, mask]), torch.tensor(steers)).numpy()
+
+    wanted = np.linalg.lstsq(activations[:, mask].astype(float), steers.astype(float), rcond=1e-6)[0]
+    # The Gram matrix squares the condition number; this is what is left of double precision.
+    assert np.abs(delta - wanted).max() <= 1e-4 * max(1.0, np.abs(wanted).max())
+
+
+def test_no_activation_gives_no_delta() -> None:
+    assert not minimum_norm(torch.zeros(3, 5), torch.ones(3, 4)).any()
+
+
+def test_the_basis_is_the_rows_of_the_pseudo_inverse_with_the_final_gain_folded_in(model: CodeModel) -> None:
+    norm = tensor_at(model.network, model.family.norm).weight.double().numpy()
+    gain = 1 + norm if model.network.config.model_type.startswith("gemma") else norm
+    head = model.network.get_output_embeddings().weight.double().numpy() * gain
+    wanted = np.linalg.pinv(head.T)
+    tokens = list(range(0, len(head), 7))
+    # The ridge of 1e-6 of the mean diagonal moves a well-conditioned basis by about as much.
+    assert np.allclose(Basis(model).rows(tokens).numpy(), wanted[tokens], rtol=1e-4, atol=1e-5 * wanted.max())
+
+
+def test_the_final_norm_multiplies_by_the_gain_that_is_folded_in(model: CodeModel) -> None:
+    norm = tensor_at(model.network, model.family.norm)
+    x = torch.randn(5, model.width, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        centred = x - x.mean(-1, keepdim=True) if hasattr(norm, "bias") else x
+        plain = centred / centred.square().mean(-1, keepdim=True).add(1e-6).sqrt()
+        bias = norm.bias if hasattr(norm, "bias") else 0
+        assert torch.allclose(norm(x), plain * model.final_gain + bias, atol=1e-4)
+
+
+def test_a_known_factor_is_used_as_it_is(one: CodeModel) -> None:
+    known = Basis(one)
+    assert torch.equal(Basis(one, known.factor).rows([3, 5]), known.rows([3, 5]))
+
+
+def test_a_steer_is_the_difference_of_basis_vectors_over_its_interquartile_range(model: CodeModel) -> None:
+    basis = Basis(model)
+    rows = basis.rows([7, 9]).double().numpy()
+    difference = rows[0] - rows[1]
+    low, high = np.percentile(difference, [25, 75])
+    steer = basis.steer([7], [9])[0].numpy()
+    assert np.allclose(steer, difference / (high - low + 1e-8), rtol=1e-4, atol=1e-5)
+
+
+def test_a_steer_is_zero_where_the_model_is_already_right(one: CodeModel) -> None:
+    steers = Basis(one).steer([7, 8], [7, 9])
+    assert not steers[0].any()
+    assert steers[1].any()
+
+
+@given(scale=st.floats(1e-2, 1e2))
+def test_a_steer_does_not_depend_on_the_scale_of_the_basis(scale: float) -> None:
+    directions = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(normalized(directions * scale), normalized(directions), rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16])
+def test_the_basis_of_a_bf16_model_is_made_in_full_precision(half: CodeModel, dtype: torch.dtype) -> None:
+    assert half.head.dtype == dtype
+    head = half.head.double().numpy() * half.final_gain.double().numpy()
+    assert np.allclose(Basis(half).rows([5]).numpy(), np.linalg.pinv(head.T)[[5]], rtol=1e-3, atol=1e-4)
