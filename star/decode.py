@@ -1,6 +1,6 @@
 """Greedy decoding with the server's stop rules: the one path that serves and judges."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +10,10 @@ from star.case import Case
 from star.model import CodeModel
 from star.stop import StopRule
 
-__all__ = ["Decoded", "decode", "write"]
+__all__ = ["Decoded", "Ending", "decode", "write"]
+
+#: Why a completion ended: the stop rule, a stop token, the limit, or its caller.
+Ending = Literal["stop", "token", "length", "cancelled"]
 
 #: Prompt tokens run at once; a newer request waits no longer than one such chunk.
 _CHUNK_TOKENS = 256
@@ -22,7 +25,7 @@ class Decoded:
 
     text: str
     ids: tuple[int, ...]
-    ended: Literal["stop", "token", "length", "cancelled"]
+    ended: Ending
 
 
 def decode(
@@ -31,11 +34,14 @@ def decode(
     stop: StopRule,
     max_tokens: int,
     cancelled: Callable[[], bool] = lambda: False,
+    *,
+    guess: Sequence[int] = (),
 ) -> Decoded:
     """What the model writes after a prompt, greedily, until the stop rule, a stop token or the limit.
 
     A full context ends it like the limit. ``cancelled`` is asked before every chunk of the prompt and
-    every token.
+    every token. A good ``guess`` of what will be written costs one run in place of one for each token;
+    a bad one changes nothing but the time.
 
     Raises:
         CaseError: the prompt is longer than the model's context.
@@ -44,37 +50,67 @@ def decode(
     if model.context is not None:
         max_tokens = min(max_tokens, model.context - len(prompt) + 1)  # the last one is only written
     ids: list[int] = []
-    cache: Any = None
-    ended: Literal["stop", "token", "length", "cancelled"] = "length"
+    ended: Ending = "length"
     text = ""
-    pending = list(prompt)
-    with torch.inference_mode():
-        while len(ids) < max_tokens:
-            if cancelled():
-                ended = "cancelled"
-                break
-            chunk, pending = pending[:_CHUNK_TOKENS], pending[_CHUNK_TOKENS:]
-            out = model.network(
-                torch.tensor([chunk]), past_key_values=cache, use_cache=True, logits_to_keep=1
-            )
-            cache = out.past_key_values
-            if pending:
-                continue
-            token = int(out.logits[0, -1].argmax())
-            if token in model.stop_ids:
-                ended = "token"
-                break
-            ids.append(token)
-            pending = [token]
-            text = model.decode_next(prompt, ids)
-            # A character of several tokens is not judged before it is whole.
-            if not text.endswith("�") and stop.end(text) is not None:
-                ended = "stop"
-                break
+    if max_tokens < 1:
+        return Decoded("", (), ended)
+    for token in _greedy(model, prompt, guess[: max(0, max_tokens - 1)], cancelled):
+        if token is None:
+            ended = "cancelled"
+            break
+        if token in model.stop_ids:
+            ended = "token"
+            break
+        ids.append(token)
+        text = model.decode_next(prompt, ids)
+        # A character of several tokens is not judged before it is whole.
+        if not text.endswith("�") and stop.end(text) is not None:
+            ended = "stop"
+            break
+        if len(ids) >= max_tokens:
+            break
     return Decoded(stop.trim(text.rstrip("�")), tuple(ids), ended)
 
 
 def write(model: CodeModel, case: Case, slack_tokens: int = 16) -> str:
     """What the server would show at a case's place; up to ``slack_tokens`` more than expected."""
-    limit = len(model.encode_next(case.expected)) + slack_tokens
-    return decode(model, case.prompt, case.stop, limit).text
+    expected = model.encode_next(case.expected)
+    return decode(model, case.prompt, case.stop, len(expected) + slack_tokens, guess=expected).text
+
+
+def _greedy(
+    model: CodeModel, prompt: Sequence[int], guess: Sequence[int], cancelled: Callable[[], bool]
+) -> Iterator[int | None]:
+    """The tokens that a model writes, one after another; None, and the end, once cancelled.
+
+    The guess is run behind the prompt: each of its tokens that is the argmax has been written, and the
+    first that is not ends what is taken from it (speculative decoding, exact for greedy decoding).
+    """
+    cache: Any = None
+    pending, tried = list(prompt), list(guess)
+    written: list[int] = []
+    while True:
+        if cancelled():
+            yield None
+            return
+        chunk, pending = pending[:_CHUNK_TOKENS], pending[_CHUNK_TOKENS:]
+        if not pending:
+            chunk = chunk + tried
+        keep = 1 if pending else 1 + len(tried)
+        with torch.inference_mode():
+            out = model.network(
+                torch.tensor([chunk]), past_key_values=cache, use_cache=True, logits_to_keep=keep
+            )
+        cache = out.past_key_values
+        if pending:
+            continue
+        best = out.logits[0, -keep:].argmax(-1).tolist()
+        right = next((i for i, token in enumerate(tried) if token != best[i]), len(tried))
+        written += best[: right + 1]
+        yield from best[: right + 1]
+        if right < len(tried):
+            # Not every kind of cache can forget tokens, so what was guessed wrongly costs the prompt again.
+            cache, pending = None, [*prompt, *written]
+        else:
+            pending = [best[-1]]
+        tried = []

@@ -91,9 +91,8 @@ class CodeModel:
             fingerprint = str(about["fingerprint"])
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             network, found = AutoModelForCausalLM.from_pretrained(
-                folder, dtype="auto", local_files_only=True, use_safetensors=True, trust_remote_code=False,
-                output_loading_info=True,
-            )  # fmt: skip
+                folder, dtype="auto", local_files_only=True, use_safetensors=True, output_loading_info=True
+            )  # trust_remote_code stays off
         except Exception as error:  # three libraries, each with errors of its own; one says plain Exception
             raise _unreadable(folder, f"{type(error).__name__}: {error}") from error
         # Left alone, a weight that is not there would be made up at random.

@@ -75,9 +75,12 @@ def test_every_family_is_named() -> None:
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     extract = next(line for line in (ROOT / ".ci/run").read_text("utf-8").splitlines() if "sed -n" in line)
     found = subprocess.run(
-        ["bash", "-c", f"{extract}; echo \"$command\""], cwd=ROOT, capture_output=True, text=True, check=True
+        ["bash", "-c", f'{extract}; echo "$command"'], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert found.stdout.strip() == "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/pytest"
+    assert (
+        found.stdout.strip()
+        == "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/pytest"
+    )
 
 
 def test_the_walk_has_fewer_than_ten_files_and_all_are_there() -> None:

@@ -47,7 +47,9 @@ class Worker:
         self._layout = prompt.layout_of(self._model.token_id)
         self._basis = _basis(self._model, folder)
         self._out = out
-        self._readings: dict[tuple[object, ...], list[Reading]] = {}
+        #: What the readings were taken under: the history, and the lowest layer that may change.
+        self._under: tuple[object, ...] = ()
+        self._readings: dict[Sample, Reading] = {}
         self._cancelled: set[str] = set()
 
     def cancel(self, job: str) -> None:
@@ -87,11 +89,13 @@ class Worker:
         cases = [case for teach in job.teach if (case := self._case(job, teach, refused))]
         hold = [case for teach in job.hold if (case := self._case(job, teach, {}))]
         before = {case.id: write(model, case) for case in cases} if job.ask_before else {}
-        samples = self._samples(job)
-        if not cases:
+        if job.teach and not cases:
             return self._nothing(job, refused, started)
+        samples = self._samples(job)
         lowest = min(layers_by_depth(model.depth, METHODS[job.strength].layers))
         old = self._read(history, samples, lowest, cancelled)
+        if not cases:  # a job to be ready for the next one
+            return self._nothing(job, refused, started)
         attempts: list[tuple[Result, Patch, Verdict]] = []
         steps = 0
         for method, together in self._ways(job, cases, hold, attempts):
@@ -127,13 +131,20 @@ class Worker:
         hold: Sequence[Case],
         attempts: Sequence[tuple[Result, Patch, Verdict]],
     ) -> Iterator[tuple[Star, Sequence[Case]]]:
-        """The ways to try, one after another: as asked, together with what broke, and more gently."""
+        """The ways to try, one after another, by what stood against the last one.
+
+        As asked; then with more neurons where the steps were not enough, together with the cases that
+        broke, and more gently where too much else moved.
+        """
         method = METHODS[job.strength]
         yield method, cases
-        broken = set(attempts[-1][2].broken)
+        verdict = attempts[-1][2]
+        if verdict.passed:
+            yield replace(method, ratio=min(1.0, 4 * method.ratio)), cases
+            return
+        broken = set(verdict.broken) - {case.id for case in cases}
         if broken:
-            asked = {case.id for case in cases}
-            yield method, [*cases, *(case for case in hold if case.id in broken - asked)]
+            yield method, [*cases, *(case for case in hold if case.id in broken)]
         yield replace(method, margin=method.margin / 4, rate=method.rate / 2), cases
         yield replace(method, margin=0.0, rate=method.rate / 4, ratio=method.ratio / 4), cases
 
@@ -225,13 +236,14 @@ class Worker:
     # -- the regression sample ----------------------------------------------------------------------
 
     def _samples(self, job: jobs.Job) -> list[Sample]:
+        """The built-in texts and the accepted completions, each once."""
         model = self._model
         samples = [Sample(ids, 1) for text in TEXTS if len(ids := model.encode(text)) > 1]
         for accepted in job.accepted:
             case = self._case(job, accepted, {})
             if case and (text := model.encode_next(case.expected)):
                 samples.append(Sample(case.prompt + text, len(case.prompt), accepted=True))
-        return samples
+        return list(dict.fromkeys(samples))
 
     def _read(
         self,
@@ -240,11 +252,15 @@ class Worker:
         lowest: int,
         cancelled: Callable[[], bool],
     ) -> list[Reading]:
-        """Readings under the history that is installed, remembered for the next job."""
-        key = (lowest, *(patch.digest for patch in history), *samples)
-        if key not in self._readings:
-            self._readings = {key: read(self._model, samples, lowest, cancelled)}
-        return self._readings[key]
+        """Readings under the history that is installed, each remembered for the next job."""
+        under = (lowest, *(patch.digest for patch in history))
+        if under != self._under:
+            self._under, self._readings = under, {}
+        for sample in samples:
+            if sample not in self._readings:
+                (self._readings[sample],) = read(self._model, [sample], lowest, cancelled)
+        self._readings = {sample: self._readings[sample] for sample in samples}
+        return list(self._readings.values())
 
     # -- progress ------------------------------------------------------------------------------------
 

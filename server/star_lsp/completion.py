@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from star_lsp.allow import completion_allowed
-from star_lsp.engine import Request, Serving
+from star_lsp.engine import Request, Serving, Written
 from star_lsp.postprocess import worthwhile
 from star_lsp.prompt import Limits, window
 from star_lsp.settings import CompletionSettings
@@ -78,7 +78,11 @@ class Completions:
         if written.ended == "cancelled":
             self._nothing("A newer request took its place.")
             return None
-        if reason := worthwhile(written.text, written.stop, _line_above(prefix)):
+        text = _whole_lines(written)
+        if written.ended == "time" and not text:
+            self._nothing("It took longer than completion.timeBudgetMilliseconds.")
+            return None
+        if reason := worthwhile(text, written.stop, _line_above(prefix)):
             self._nothing(reason)
             return None
         shown = Shown(
@@ -89,7 +93,7 @@ class Completions:
             place.language,
             written.prefix,
             written.suffix,
-            written.text,
+            text,
             self._model(),
             written.revision,
         )
@@ -98,6 +102,14 @@ class Completions:
 
     def _nothing(self, reason: str) -> None:
         self.reasons = [*self.reasons[-9:], reason]
+
+
+def _whole_lines(written: Written) -> str:
+    """What is shown of a text that a limit cut short: the lines that are whole."""
+    lines, more, _ = written.text.rpartition("\n")
+    if written.ended == "time" or (written.ended == "length" and more):
+        return lines.rstrip()
+    return written.text
 
 
 def _line_above(prefix: str) -> str:

@@ -139,9 +139,7 @@ class Engine:
 
         started = time.perf_counter()
         model = self._need_model()
-        built = prompt.build(
-            model.encode, self._layout, request.prefix, request.suffix, request.limits
-        )
+        built = prompt.build(model.encode, self._layout, request.prefix, request.suffix, request.limits)
         late = False
 
         def stopped() -> bool:

@@ -8,7 +8,7 @@ from cattrs.preconf.json import make_converter
 
 from star_lsp.errors import WorkerError
 
-__all__ = ["Failed", "Job", "Progress", "Report", "Taught", "Teach", "message", "read"]
+__all__ = ["Failed", "Job", "Progress", "Report", "Taught", "Teach", "Tied", "message", "read"]
 
 T = TypeVar("T")
 
@@ -46,6 +46,11 @@ class Job:
     out: str | None = None
     #: Find out what the model writes before the repair (a decoding for each case).
     ask_before: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tied:
+    """The worker's first word: from now on it dies with its parent, even while it is suspended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +96,17 @@ class Failed:
     cancelled: bool = False
 
 
-_KINDS = {"job": Job, "progress": Progress, "report": Report, "failed": Failed}
+_KINDS = {"tied": Tied, "job": Job, "progress": Progress, "report": Report, "failed": Failed}
 _CONVERTER = make_converter()
 
 
-def message(value: Job | Progress | Report | Failed) -> bytes:
+def message(value: Tied | Job | Progress | Report | Failed) -> bytes:
     """A value as one line."""
     kind = type(value).__name__.lower()
     return (_CONVERTER.dumps({"kind": kind, **_CONVERTER.unstructure(value)}) + "\n").encode()
 
 
-def read(line: bytes) -> Job | Progress | Report | Failed:
+def read(line: bytes) -> Tied | Job | Progress | Report | Failed:
     """The value in one line.
 
     Raises:
@@ -109,7 +114,7 @@ def read(line: bytes) -> Job | Progress | Report | Failed:
     """
     try:
         raw = _CONVERTER.loads(line, dict[str, Any])
-        value: Job | Progress | Report | Failed = _CONVERTER.structure(raw, _KINDS[raw.pop("kind")])
+        value: Tied | Job | Progress | Report | Failed = _CONVERTER.structure(raw, _KINDS[raw.pop("kind")])
         return value
     except (ValueError, KeyError, TypeError, cattrs.BaseValidationError) as error:
         raise WorkerError("The repairing process said something that cannot be read.") from error

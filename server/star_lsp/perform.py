@@ -14,7 +14,7 @@ from star_lsp.process import Process
 from star_lsp.settings import Settings
 from star_lsp.store import Case, Patch, Store
 
-__all__ = ["Repair", "new_repair", "perform", "resume", "summary", "take_back"]
+__all__ = ["Repair", "new_repair", "perform", "resume", "summary", "take_back", "warm"]
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,12 @@ async def perform(
             patch_id = store.new_patch_id()
             job = _job(store, repair, cases, active, settings, store.patch_path(patch_id), ask_before)
             answer = await _run(process, job, on_progress, cancelled)
+            if isinstance(answer, jobs.Report) and answer.base != base:
+                store.patch_path(patch_id).unlink(missing_ok=True)
+                answer = jobs.Failed(
+                    job.id,
+                    "The model was exchanged on the disk while it is in use; restart, then repair again.",
+                )
             if isinstance(answer, jobs.Failed) and answer.cancelled:
                 return answer
             if _commit(store, base, repair, answer, active, patch_id):
@@ -75,6 +81,15 @@ async def perform(
             store.put_back(repair.cases, "pending")  # whatever came between
         finally:
             await lock.release()
+
+
+async def warm(store: Store, base: str, process: Process, settings: Settings) -> None:
+    """Have the worker ready: started, the history installed, the regression sample read."""
+    job = _job(store, new_repair([], from_base=False), [], store.active(base), settings, None, False)
+    try:
+        await process.run(job, lambda progress: None)
+    except WorkerError as error:  # the repair that needs it will say more
+        log.warning("%s", error)
 
 
 def new_repair(cases: Sequence[str], *, from_base: bool) -> Repair:
@@ -156,7 +171,7 @@ def _job(
     cases: Sequence[Case],
     active: Sequence[Patch],
     settings: Settings,
-    out: Path,
+    out: Path | None,
     ask_before: bool,
 ) -> jobs.Job:
     wanted = {id_ for patch in active for id_ in patch.cases} | set(repair.cases)
@@ -191,7 +206,7 @@ def _job(
         max_tokens=settings.completion.max_tokens,
         min_unchanged=settings.gate.min_unchanged,
         max_kl=settings.gate.max_kl,
-        out=str(out),
+        out=str(out) if out else None,
         ask_before=ask_before,
     )
 

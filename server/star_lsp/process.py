@@ -32,6 +32,7 @@ class Process:
         self._retire: asyncio.TimerHandle | None = None
         self._holds = 0
         self._ending = False
+        self._tied = False
         self._closed = False
         self._job: str | None = None
 
@@ -61,7 +62,11 @@ class Process:
             await process.stdin.drain()
             while line := await process.stdout.readline():
                 value = jobs.read(line)
-                if isinstance(value, jobs.Progress):
+                if isinstance(value, jobs.Tied):
+                    self._tied = True
+                    if self._holds:
+                        self._signal("suspend")
+                elif isinstance(value, jobs.Progress):
                     on_progress(value)
                 elif isinstance(value, jobs.Failed | jobs.Report):
                     if not value.job:  # it could not even begin, and is gone
@@ -93,7 +98,8 @@ class Process:
     def suspended(self) -> Iterator[None]:
         """Stand still while the model serves: two processes computing at once thrash each other."""
         self._holds += 1
-        self._signal("suspend")
+        if self._tied:  # or it would stay, if we died now
+            self._signal("suspend")
         try:
             yield
         finally:
@@ -125,7 +131,7 @@ class Process:
         if self._process and self._ending:
             await self._process.wait()
         if self._process is None or self._process.returncode is not None:
-            self._ending = False
+            self._ending = self._tied = False
             # -P: a server runs in folders of other people's code, which must not be imported from.
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", "star_lsp.worker", str(self._model), str(os.getpid()),
@@ -133,8 +139,6 @@ class Process:
                 start_new_session=True,  # Ctrl-C at a terminal is for us, who then end it
                 env=os.environ | {"OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"},
             )  # fmt: skip
-            if self._holds:
-                self._signal("suspend")
         return self._process
 
     def _signal(self, what: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from star.errors import StarError
 from star_lsp import jobs
 from star_lsp.errors import ServerError
-from star_lsp.perform import Repair, new_repair, perform, resume, summary, take_back
+from star_lsp.perform import Repair, new_repair, perform, resume, summary, take_back, warm
 from star_lsp.process import Process
 from star_lsp.protocol import Changed
 from star_lsp.settings import Settings
@@ -54,6 +54,8 @@ class Repairs:
         self._running: Repair | None = None
         self._stopping = False
         self._closed = False
+        self._cold = False
+        self._warming = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -89,8 +91,16 @@ class Repairs:
         repair = new_repair(cases, from_base=from_base)
         self._queue = [each for each in self._queue if not set(each.cases) <= set(cases)]
         self._queue.append(repair)
+        if self._warming:
+            self._process.cancel()
         self._wake.set()
         return repair
+
+    def warm(self) -> None:
+        """Have the worker ready before anything is flagged: a repair then takes seconds."""
+        if self._process.pid is None:
+            self._cold = True
+            self._wake.set()
 
     def cancel(self, *, repair: str | None = None, case: str | None = None) -> bool:
         """Take a repair off the queue, or stop it where it runs; whether there was one."""
@@ -142,8 +152,17 @@ class Repairs:
                     log.exception("repair %s", self._running.id)
                 finally:
                     self._running = None
+                    self._cold = True  # the next repair is judged against another history
                     self._listener.changed(["cases", "patches", "state"])
             self._wake.clear()
+            if self._cold and not self._closed:
+                self._cold, self._warming = False, True
+                try:
+                    await warm(self._store, self._base, self._process, self._settings())
+                except Exception:
+                    log.exception("warming the worker")
+                finally:
+                    self._warming = False
 
     async def _one(self, repair: Repair) -> None:
         tell = self._listener

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from star.errors import StarError
 from star_lsp import catalogue, jobs, progress
 from star_lsp.engine import Serving
 from star_lsp.errors import CatalogueError, ServerError
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 _WATCH_SECONDS = 0.5
 #: Quiet time after the last completion before repairs begin when their schedule is "idle".
 _IDLE_SECONDS = 20.0
+#: Quiet time after a completion before the worker is made ready for a repair.
+_WARM_SECONDS = 2.0
 
 
 class Audience:
@@ -133,8 +136,11 @@ class Service:
         if self._idle:
             self._idle.cancel()
             self._idle = None
+        loop = asyncio.get_running_loop()
         if self.settings.repair.schedule == "idle":
-            self._idle = asyncio.get_running_loop().call_later(self._idle_seconds, self._repair_pending)
+            self._idle = loop.call_later(self._idle_seconds, self._repair_pending)
+        elif self.settings.repair.schedule == "at once" and self._repairs:
+            self._idle = loop.call_later(_WARM_SECONDS, self._repairs.warm)
 
     def status(self) -> StatusResult:
         """How the server is."""
@@ -189,7 +195,8 @@ class Service:
             self._cancel_pull.set()
             raise
         except Exception as error:  # whatever it is, the developer must hear of it
-            log.exception("the server cannot serve completions")
+            ours = isinstance(error, ServerError | StarError)  # says all there is to say
+            log.error("the server cannot serve completions: %s", error, exc_info=not ours)
             self.failure = str(error)
             self._set_state("failed")
             for audience in list(self.audiences):

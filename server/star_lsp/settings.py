@@ -94,7 +94,7 @@ class CompletionSettings:
         SECRETS, "Globs of files in which no completion is offered and of which nothing is read or kept."
     )
     time_budget_milliseconds: int = setting(
-        10_000,
+        30_000,
         "Time after which a completion ends with what it has so far, in milliseconds.",
         minimum=50,
         maximum=120_000,
@@ -127,13 +127,13 @@ class GateSettings:
         16, "Most accepted completions that are checked before a repair goes live.", minimum=0, maximum=256
     )
     max_kl: float = setting(
-        0.1,
+        0.02,
         "Most that predictions on the checked completions may move, as mean KL divergence in nats.",
         minimum=0.0,
         maximum=100.0,
     )
     min_unchanged: float = setting(
-        0.9, "Least share of the checked completions that must stay as they were.", minimum=0.0, maximum=1.0
+        0.98, "Least share of the checked completions that must stay as they were.", minimum=0.0, maximum=1.0
     )
 
 

@@ -51,6 +51,8 @@ def main() -> None:
     _die_with_parent(int(sys.argv[2]))
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints does not print into the conversation
+    out.write(jobs.message(jobs.Tied()))
+    out.flush()
     with contextlib.suppress(OSError, AttributeError):
         os.nice(10)
 
@@ -58,7 +60,8 @@ def main() -> None:
 
     from star_lsp.attempts import Worker
 
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2))
+    if "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
     try:
         worker = Worker(Path(sys.argv[1]), out)
     except StarError as error:

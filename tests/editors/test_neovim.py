@@ -92,7 +92,13 @@ class Neovim:
     def _remote(self, how: str, what: str) -> str:
         command = [self.program, "--server", self.socket, how, what]
         return subprocess.run(
-            command, env=self.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=30
+            command,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
         ).stdout
 
 
@@ -153,7 +159,9 @@ def test_a_wrong_ghost_text_is_flagged_repaired_and_reverted(nvim: Neovim) -> No
     nvim.type(":StarWrong<CR>")
     (case,) = nvim.wait("case", lambda: nvim.ask("star.listCases"))
     assert (case["rejected"], case["expected"]) == (WRONG, RIGHT)
-    nvim.wait("end of the repair", lambda: nvim.ask("star.listCases")[0]["status"] in ("solved", "failed"), 300)
+    nvim.wait(
+        "end of the repair", lambda: nvim.ask("star.listCases")[0]["status"] in ("solved", "failed"), 300
+    )
     assert nvim.ask("star.listCases")[0]["status"] == "solved"
     nvim.type("0C        df = <Esc>")
     nvim.suggested(RIGHT)

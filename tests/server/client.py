@@ -211,7 +211,7 @@ class Server:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=os.environ | {"STAR_LSP_HOME": str(home), "OMP_NUM_THREADS": "1"} | environ,
+                env=_environment({"STAR_LSP_HOME": str(home), "OMP_NUM_THREADS": "1"} | environ),
             )
         assert self.process.stdout is not None
         assert self.process.stdin is not None
@@ -240,3 +240,8 @@ class Server:
         self.client.request("shutdown")
         self.client.notify("exit")
         return self.process.wait(seconds)
+
+
+def _environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """Ours on top of what there is; what is empty is left out."""
+    return {name: value for name, value in (os.environ | ours).items() if value or name not in ours}

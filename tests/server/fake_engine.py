@@ -84,6 +84,7 @@ class Session:
             model = folder / "models" / name
             model.mkdir(parents=True, exist_ok=True)
             (model / "star-model.json").write_text(json.dumps({"format": 1, "fingerprint": f"base-{name}"}))
+        self.model = folder / "models" / "qwen2.5-coder-0.5b"
         self.engine = FakeEngine()
         self.service = Service(Places(folder / "data", folder / "models"), self.engine, idle_seconds)
         ours_in, theirs_out = os.pipe()

@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from star.stop import StopRule
 
+from star.stop import StopRule
 from star_lsp.postprocess import worthwhile
 
 TEXT = st.text(alphabet="ab() ;\n", max_size=60)

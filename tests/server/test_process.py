@@ -1,8 +1,6 @@
 """The worker's life, and what a repair comes to, with a program in its place that acts as it is told."""
 
 import asyncio
-import json
-import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,48 +15,7 @@ from star_lsp.perform import new_repair, perform, summary, take_back
 from star_lsp.process import Process
 from star_lsp.settings import Settings
 from star_lsp.store import Case, Store
-
-#: Stands in for the Python that runs the worker. Its model is a folder with a script: what it answers to
-#: each job, in order over all its lives.
-ACTOR = """#!{python} -S
-import json, os, sys, time
-folder = sys.argv[-2]
-def say(**message):
-    print(json.dumps(message), flush=True)
-for line in sys.stdin:
-    if line.startswith("cancel "):
-        continue
-    job = json.loads(line)
-    with open(folder + "/jobs", "a") as heard:
-        heard.write(line)
-    with open(folder + "/jobs") as heard:
-        turn = sum(1 for _ in heard) - 1
-    with open(folder + "/script") as file:
-        script = json.load(file)
-    act = script[min(turn, len(script) - 1)]
-    if act == "die":
-        os._exit(3)
-    elif act == "babble":
-        print("no message of ours", flush=True)
-    elif act == "sleep":
-        say(kind="progress", job=job["id"], phase="asleep", percent=5)
-        if "cancel" in sys.stdin.readline():
-            say(kind="failed", job=job["id"], reason="as asked", cancelled=True)
-    elif act == "fail":
-        say(kind="failed", job=job["id"], reason="No memory.", cancelled=False)
-    else:
-        say(kind="progress", job=job["id"], phase="at work", percent=50)
-        right = act != "unsolved"
-        reason = None if right else "Too hard."
-        solved = [
-            {{"id": teach["id"], "solved": right, "after": "x", "reason": reason}} for teach in job["teach"]
-        ]
-        live = act == "solve"
-        if live and job["out"]:
-            open(job["out"], "w").close()
-        say(kind="report", job=job["id"], cases=solved, steps=3, seconds=1.0, base="b",
-            digest="d" if live else None, revision="r" if live else None, verdict={{"steps": 3}})
-"""
+from tests.server import actor
 
 
 class Stage:
@@ -72,13 +29,11 @@ class Stage:
         self.progress: list[jobs.Progress] = []
 
     def script(self, *acts: str) -> None:
-        (self.model / "script").write_text(json.dumps(acts))
+        actor.script(self.model, *acts)
 
     @property
     def heard(self) -> list[Any]:
-        """The jobs that arrived, over all lives of the worker."""
-        path = self.model / "jobs"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return actor.heard(self.model)
 
     def case(self, name: str, expected: str = "1") -> Case:
         return self.store.add_case(prefix=f"{name} = ", suffix="\n", expected=expected, rejected="2")
@@ -100,10 +55,7 @@ class Stage:
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    actor = tmp_path / "actor"
-    actor.write_text(ACTOR.format(python=sys.executable))
-    actor.chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(actor))
+    actor.hire(tmp_path, monkeypatch)
     made = Stage(tmp_path)
     yield made
     made.store.close()
@@ -116,10 +68,7 @@ def played(stage: Stage, play: Callable[[], Awaitable[None]]) -> None:
         try:
             await play()
         finally:
-            stage.process.close()
-            while stage.process.pid:
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.02)
+            await stage.process.end()
 
     asyncio.run(whole())
 
@@ -192,6 +141,20 @@ def test_a_worker_stands_still_as_long_as_anybody_wants_it_to(stage: Stage) -> N
             assert not job.done()
         assert isinstance(await job, jobs.Report)
         assert state() != psutil.STATUS_STOPPED
+
+    stage.script("slow")
+    played(stage, play)
+
+
+def test_a_worker_is_not_made_to_stand_still_before_it_is_sure_to_die_with_the_server(stage: Stage) -> None:
+    async def play() -> None:
+        with stage.process.suspended():
+            job = asyncio.create_task(stage.process.run(teach("a"), lambda _: None))
+            while not stage.process.pid:
+                await asyncio.sleep(0)
+            with stage.process.suspended():
+                assert psutil.Process(stage.process.pid).status() != psutil.STATUS_STOPPED
+        await job
 
     stage.script("solve")
     played(stage, play)
@@ -372,6 +335,21 @@ def test_a_revert_during_a_repair_has_it_done_again_without_what_was_reverted(st
         assert [status for status, _ in stage.status(first, second)] == ["reverted", "solved"]
 
     stage.script("solve")
+    played(stage, play)
+
+
+def test_a_model_that_was_exchanged_on_the_disk_is_said_and_its_patch_does_not_go_live(stage: Stage) -> None:
+    async def play() -> None:
+        case = stage.case("x")
+        await stage.perform(case)
+        ((status, reason),) = stage.status(case)
+        assert status == "failed"
+        assert reason is not None
+        assert "exchanged on the disk" in reason
+        assert stage.store.patches() == list(stage.store.patches_folder.iterdir()) == []
+
+    stage.script("solve")
+    (stage.model / "star-model.json").write_text('{"fingerprint": "another"}')
     played(stage, play)
 
 

@@ -112,7 +112,7 @@ def test_a_prompt_has_its_parts_in_the_order_of_its_model(name: str, order: list
 
 def test_without_a_layout_the_model_reads_from_left_to_right() -> None:
     prompt = build(toy, None, "ab\n", "cd", Limits())
-    assert (prompt.ids, prompt.prefix, prompt.suffix) == (tuple(toy("ab\n")), "ab\n", "")
+    assert (prompt.ids, prompt.prefix, prompt.suffix) == (tuple(toy("ab\n")), "ab\n", "cd")
 
 
 @given(TEXT, TEXT, LIMITS)

@@ -225,9 +225,8 @@ def test_null_stands_for_what_is_left_out() -> None:
         ),
         (
             CancelRepairParams,
-            {"repairId": "r", "caseId": "c"},
-            "CancelRepairParams cannot be read: which repair is meant is not said: give repairId or "
-            "caseId.",
+            {},
+            "CancelRepairParams cannot be read: which repair is meant is not said: give repairId or caseId.",
         ),
         (AcceptParams, ["c1"], "AcceptParams must be one object with named fields; send it as such."),
     ],

@@ -24,13 +24,18 @@ class Script:
     def __init__(self, config: Any, prompt: int, tokens: Sequence[int]) -> None:
         self.config, self.prompt, self.tokens = config, prompt, tokens
         self.runs: list[int] = []
+        self.seen = 0
 
-    def __call__(self, ids: torch.Tensor, **_: object) -> Any:
+    def __call__(self, ids: torch.Tensor, past_key_values: object, logits_to_keep: int, **_: object) -> Any:
+        if past_key_values is None:
+            self.seen = 0
         self.runs.append(ids.shape[1])
-        logits = torch.zeros(1, 1, 264)
-        written = sum(self.runs) - self.prompt
-        if written >= 0:
-            logits[0, 0, self.tokens[written]] = 1.0
+        self.seen += ids.shape[1]
+        logits = torch.zeros(1, logits_to_keep, 264)
+        for row in range(logits_to_keep):
+            written = self.seen - self.prompt - logits_to_keep + 1 + row
+            if 0 <= written < len(self.tokens):
+                logits[0, row, self.tokens[written]] = 1.0
         return SimpleNamespace(logits=logits, past_key_values=object())
 
 
@@ -124,3 +129,19 @@ def test_a_case_is_judged_with_some_tokens_to_spare(one: CodeModel, monkeypatch:
     assert write(one, case, slack_tokens=3) == "ababa"
     assert isinstance(case, Case)
     assert dataclasses.is_dataclass(case)
+
+
+@pytest.mark.parametrize("right", [0, 1, 4, 8])
+def test_a_guess_changes_nothing_but_the_time(model: CodeModel, right: int) -> None:
+    prompt = model.encode("def f(x):\n    return ")
+    alone = decode(model, prompt, BLOCK, 8)
+    guess = [*alone.ids[:right], *((token + 1) % 250 for token in alone.ids[right:])]
+    assert decode(model, prompt, BLOCK, 8, guess=guess) == alone
+
+
+def test_a_right_guess_is_read_in_the_run_of_the_prompt(
+    one: CodeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = _script(one, monkeypatch, 3, [*one.encode("abcdef"), min(one.stop_ids)])
+    decoded = decode(one, [1, 2, 3], BLOCK, 20, guess=one.encode("abcdef"))
+    assert (decoded.text, decoded.ended, script.runs) == ("abcdef", "token", [9])

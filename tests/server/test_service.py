@@ -1,0 +1,161 @@
+"""When repairs happen, and how they are told, with a double of the model and an actor for a worker."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server import actor
+from tests.server.client import Client, Refused
+from tests.server.fake_engine import Session
+
+URI = "file:///work/a.py"
+TEXT = "def second(y):\n    total = \n    return total\n"
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    actor.hire(tmp_path, monkeypatch)
+    with Session(tmp_path, idle_seconds=0.4) as made:
+        actor.script(made.model, "solve")
+        yield made
+
+
+def start(session: Session, schedule: str = "at once") -> Client:
+    client = session.ready({"repair": {"schedule": schedule}})
+    client.open(URI, TEXT)
+    return client
+
+
+def flag(client: Client, expected: str = "max(y)", character: int = 12) -> str:
+    item = client.inline(URI, 1, character)
+    assert item is not None
+    return client.flag(item, expected)
+
+
+def schedule(client: Client, name: str) -> None:
+    client.notify("workspace/didChangeConfiguration", {"settings": {"repair": {"schedule": name}}})
+
+
+def test_at_once_means_at_once(session: Session) -> None:
+    client = start(session)
+    case = flag(client)
+    client.until_case(case, "solved")
+    client.until(lambda: len(session.engine.histories) == 2, "the patch is swapped in")
+    client.until_state("ready")
+    assert client.command("status")["revision"] == "revision 2"
+
+
+def test_progress_begins_grows_and_ends(session: Session) -> None:
+    client = start(session)
+    client.until_case(flag(client), "solved")
+    client.until_state("ready")
+    client.until(lambda: len(client.of("$/progress")) == 3, "progress ends")
+    begin, report, end = client.of("$/progress")
+    (created,) = client.of("window/workDoneProgress/create")
+    assert begin["token"] == report["token"] == end["token"] == created["token"]
+    assert begin["value"] == {
+        "kind": "begin",
+        "title": "Repairing 1 case",
+        "cancellable": True,
+        "message": "starting",
+        "percentage": 0,
+    }
+    assert (report["value"]["kind"], report["value"]["percentage"]) == ("report", 50)
+    assert end["value"] == {"kind": "end", "message": "solved in 3 steps, 1 s"}
+
+
+def test_a_client_without_progress_gets_none(session: Session) -> None:
+    session.client.initialize(progress=False)
+    session.client.until_state("ready")
+    session.client.open(URI, TEXT)
+    session.client.until_case(flag(session.client), "solved")
+    assert session.client.of("$/progress") == session.client.of("window/workDoneProgress/create") == []
+
+
+def test_idle_means_after_quiet_time(session: Session) -> None:
+    client = start(session, "idle")
+    case = flag(client)
+    for _ in range(4):
+        time.sleep(0.2)
+        client.inline(URI, 1, 12)  # still at work
+        assert client.case(case)["status"] == "pending"
+    client.until_case(case, "solved")
+
+
+def test_manual_means_when_asked_to_and_a_change_of_mind_counts(session: Session) -> None:
+    client = start(session, "manual")
+    first, second = flag(client), flag(client, character=10)
+    time.sleep(0.6)
+    assert [client.case(case)["status"] for case in (first, second)] == ["pending", "pending"]
+    schedule(client, "at once")
+    client.until_case(first, "solved")
+    client.until_case(second, "solved")
+    assert [len(job["teach"]) for job in actor.heard(session.model)] == [1, 1]
+
+
+def test_a_batch_takes_the_place_of_what_waits_for_the_same_cases(session: Session) -> None:
+    actor.script(session.model, "sleep", "solve")
+    client = start(session)
+    first, second, third = flag(client), flag(client, character=10), flag(client, character=8)
+    client.until_case(first, "repairing")
+    assert client.command("status")["queue"] == 3
+    repair = client.command("repairAll")
+    assert repair["cases"] == [second, third]
+    assert client.command("status")["queue"] == 3
+    assert client.command("cancelRepair", caseId=first) == {"cancelled": True}
+    client.until_case(third, "solved")
+    assert len(actor.heard(session.model)) == 2
+
+
+def test_ten_rapid_flags_are_ten_repairs(session: Session) -> None:
+    client = start(session)
+    items = [client.inline(URI, 1, character) for character in range(2, 12)]
+    cases = [client.flag(item, "max(y)") for item in items if item]
+    for case in cases:
+        client.until_case(case, "solved")
+    assert len(set(cases)) == 10
+    assert len(client.command("listPatches")) == 10
+    assert [job["teach"][0]["id"] for job in actor.heard(session.model)] == cases
+
+
+def test_a_flag_before_a_crash_is_repaired_after_the_next_start(tmp_path: Path, session: Session) -> None:
+    client = start(session, "manual")
+    case = flag(client)
+    session.service.store.begin([case])  # as a crash leaves it
+    with Session(tmp_path) as again:
+        again.client.initialize()
+        again.client.until_case(case, "solved")
+
+
+def test_to_leave_during_a_repair_leaves_its_case_pending(session: Session) -> None:
+    actor.script(session.model, "sleep")
+    client = start(session)
+    case, waiting = flag(client), flag(client, character=10)
+    client.until_case(case, "repairing")
+    client.request("shutdown")
+    end = time.monotonic() + 5
+    while session.service.store.case(case).status != "pending" and time.monotonic() < end:
+        time.sleep(0.01)
+    assert [session.service.store.case(each).status for each in (case, waiting)] == ["pending", "pending"]
+
+
+def test_a_store_that_fails_in_the_middle_ends_one_repair_and_not_all_of_them(session: Session) -> None:
+    client = start(session)
+    item: Any = client.inline(URI, 1, 12)
+    session.service.store.patches_folder.rmdir()
+    session.service.store.patches_folder.write_text("")  # no patch can be written
+    actor.script(session.model, "die")
+    client.until_case(client.flag(item, "max(y)"), "failed")
+    session.service.store.patches_folder.unlink()
+    session.service.store.patches_folder.mkdir()
+    actor.script(session.model, "solve")
+    client.until_case(flag(client, "min(y)"), "solved")
+
+
+def test_an_unknown_case_is_refused(session: Session) -> None:
+    client = start(session)
+    with pytest.raises(Refused, match="There is no case c0"):
+        client.command("repairAll", cases=["c0"])

@@ -1,0 +1,100 @@
+"""The repairing process listens, says why it cannot begin, and does not outlive its parent."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests import tiny
+
+WORKER = [sys.executable, "-P", "-m", "star_lsp.worker"]
+
+
+def start(model: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [*WORKER, str(model), str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the end of the input has to do")
+def test_a_worker_dies_with_its_parent_even_suspended_in_the_middle_of_its_imports(tmp_path: Path) -> None:
+    code = (
+        "import os, subprocess, sys, time;"
+        f"words = [*{WORKER!r}, {str(tmp_path)!r}, str(os.getpid())];"
+        "child = subprocess.Popen(words, stdin=subprocess.PIPE);"
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        worker = psutil.Process(int(parent.stdout.readline()))
+        assert json.loads(parent.stdout.readline()) == {"kind": "tied"}  # it imports now, for seconds
+        worker.suspend()
+        parent.kill()
+        parent.wait()
+    psutil.wait_procs([worker], 5)
+    assert not worker.is_running()
+
+
+def test_a_worker_of_another_parent_does_not_begin(tmp_path: Path) -> None:
+    found = subprocess.run([*WORKER, str(tmp_path), str(os.getppid())], stdin=subprocess.DEVNULL, timeout=10)
+    assert found.returncode == 1
+
+
+def test_a_model_that_cannot_be_read_is_said_and_a_job_is_answered_on_a_clean_line(tmp_path: Path) -> None:
+    """Both in one, as each start of a worker takes seconds."""
+    bad = start(tmp_path)
+    good = start(tiny.folder(tmp_path / "tiny"))
+    teach = {"prefix": "x = ", "suffix": "\n"}
+    job = {
+        "kind": "job",
+        "id": "r1",
+        "history": [],
+        "teach": [teach | {"id": "long", "expected": "12345"}, teach | {"id": "c", "expected": "y"}],
+        "accepted": [teach | {"id": "a", "prefix": "z = ", "expected": "1"}],
+        "max_tokens": 4,
+        "min_unchanged": 0.0,
+        "max_kl": 100.0,
+        "max_steps": 100,
+        "out": str(tmp_path / "patch.safetensors"),
+        "ask_before": True,
+    }
+    cancelled = job | {"id": "r2", "teach": [teach | {"id": "d", "expected": "v"}]}
+    assert good.stdin is not None
+    assert good.stdout is not None
+    assert json.loads(good.stdout.readline()) == {"kind": "tied"}
+    good.stdin.write("\n".join([json.dumps(job), "cancel r2", json.dumps(cancelled), ""]).encode())
+    good.stdin.flush()
+    answers = []
+    while len(answers) < 2:
+        message = json.loads(good.stdout.readline())
+        if message["kind"] == "progress":
+            assert message["job"] == "r1"
+        else:
+            answers.append(message)
+    report, failed = answers
+    long, solved = report["cases"]
+    assert long["reason"] == (
+        "The expected text has 5 tokens and a completion at most 4; "
+        "shorten it, or raise completion.maxTokens."
+    )
+    assert (solved["solved"], solved["after"]) == (True, "y")
+    assert solved["before"] not in (None, "y")
+    assert report["digest"]
+    assert stat.S_IMODE((tmp_path / "patch.safetensors").stat().st_mode) == 0o600
+    assert (failed["kind"], failed["job"], failed["cancelled"]) == ("failed", "r2", True)
+    good.stdin.close()
+    assert good.wait(10) == 0  # the end of the input is the end of the parent
+    good.stdout.close()
+    out, _ = bad.communicate(timeout=60)
+    tied, message = [json.loads(line) for line in out.splitlines()]
+    assert tied == {"kind": "tied"}
+    assert (message["kind"], message["job"], message["cancelled"]) == ("failed", "", False)
+    assert bad.returncode == 1
