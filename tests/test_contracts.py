@@ -20,6 +20,7 @@ def test_imports_go_one_way_and_every_module_has_its_place() -> None:
     run(BIN / "lint-imports", "--no-logo")
 
 
+@pytest.mark.process
 def test_every_type_is_said_and_holds() -> None:
     run(sys.executable, "-m", "mypy", "--strict")
 

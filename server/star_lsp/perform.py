@@ -38,9 +38,12 @@ async def perform(
     on_progress: Callable[[jobs.Progress], None],
     *,
     cancelled: Callable[[], bool] = lambda: False,
+    on_live: Callable[[], None] = lambda: None,
     ask_before: bool = False,
 ) -> jobs.Report | jobs.Failed:
     """What a repair came to, written to the store: the patch is active when this returns.
+
+    ``on_live`` is told in the same breath, before anybody else can see that the history has changed.
 
     One repair at a time on a store. A worker that dies is started once more; when it dies again, that is
     a failed repair. Cases that were deleted meanwhile are left out. A cancelled repair leaves its cases
@@ -73,6 +76,8 @@ async def perform(
             if isinstance(answer, jobs.Failed) and answer.cancelled:
                 return answer
             if _commit(store, base, repair, answer, active, patch_id):
+                if isinstance(answer, jobs.Report) and answer.digest:
+                    on_live()
                 return answer
             # Somebody reverted meanwhile: the patch leans on what is no longer there.
             store.patch_path(patch_id).unlink(missing_ok=True)

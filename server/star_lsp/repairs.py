@@ -29,7 +29,8 @@ class Listener:
     changed: Callable[[Sequence[Changed]], None]
     #: A repair moved on; ``None`` and a last word when it ended.
     progress: Callable[[Repair, jobs.Progress | None, str], None]
-    #: The history changed: swap it in.
+    #: The history changed: swap it in. Whatever is asked of the model after this call, awaited or not, is
+    #: answered under the new history.
     install: Callable[[], Awaitable[None]]
 
 
@@ -174,16 +175,17 @@ class Repairs:
             tell.progress(repair, progress, "")
 
         word = "failed; see the log"
+        swaps: list[Awaitable[None]] = []
         try:
             answer = await perform(
                 self._store, self._base, self._process, repair, self._settings(), on_progress,
-                cancelled=lambda: self._stopping,
+                cancelled=lambda: self._stopping, on_live=lambda: swaps.append(tell.install()),
             )  # fmt: skip
             if isinstance(answer, jobs.Failed):
                 word = "cancelled" if answer.cancelled else answer.reason
             else:
-                if answer.digest:
-                    await tell.install()
+                for swap in swaps:
+                    await swap
                     tell.changed(["revision"])
                 word = summary(answer)
         except (ServerError, StarError) as error:

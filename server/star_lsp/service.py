@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -111,6 +111,8 @@ class Service:
     def configure(self, settings: Settings) -> str | None:
         """Use other settings from now on; a word on what is not used yet."""
         before, self.settings = self.settings, settings
+        if before.log.level != settings.log.level:
+            logging.getLogger("star_lsp").setLevel(settings.log.level.upper())
         if self._starting is None:
             self.model = settings.model
         elif self.state == "failed" and before != settings:
@@ -257,9 +259,13 @@ class Service:
     def _history(self) -> list[Path]:
         return [self.store.patch_path(patch.id) for patch in self.store.active(self._base)]
 
-    async def _install(self) -> None:
+    def _install(self) -> Awaitable[None]:
+        """Swap the history in: queued before this returns, so that nothing asked for later is without it."""
         self._served = self._history()
-        self.revision = await self.engine.install(self._served)
+        return self._swapped(self.engine.install(self._served))
+
+    async def _swapped(self, revision: Awaitable[str]) -> None:
+        self.revision = await revision
 
     async def _watch(self) -> None:
         """Follow what other processes change in the store."""

@@ -25,6 +25,7 @@ class FakeEngine:
     def __init__(self, text: str = "sum(y)") -> None:
         self.text = text
         self.requests: list[Request] = []
+        self.written: list[Written] = []
         self.histories: list[list[str]] = []
         self.stopped: list[str] = []
         self.closed = False
@@ -54,7 +55,9 @@ class FakeEngine:
             stop = StopRule.at(request.prefix, request.suffix)
             ended = "cancelled" if cancelled.is_set() else "stop"
             revision = f"revision {len(self.histories)}"
-            return Written(self.text, request.prefix, request.suffix, stop, revision, 1.0, ended)
+            found = Written(self.text, request.prefix, request.suffix, stop, revision, 1.0, ended)
+            self.written.append(found)
+            return found
 
         return asyncio.wrap_future(self._thread.submit(work))
 

@@ -40,6 +40,8 @@ from star_lsp.places import places
 from star_lsp.progress import Cancelled, Meter, Progress
 from star_lsp.sources import Content, HubFile, WheelPart, Wheels
 
+pytestmark = pytest.mark.process
+
 WIDTH, TOKENS = 32, 256
 
 

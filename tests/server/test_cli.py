@@ -16,6 +16,8 @@ from star_lsp.cli import main
 from star_lsp.store import Store
 from tests import mendable
 
+pytestmark = pytest.mark.process
+
 
 class Ran(NamedTuple):
     """What a command came to."""

@@ -18,6 +18,8 @@ from star_lsp.store import Store
 from tests import tiny
 from tests.server.client import Client, Message, Server
 
+pytestmark = pytest.mark.process
+
 SETTINGS: Any = {
     "model": "tiny",
     "autoPull": False,

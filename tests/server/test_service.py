@@ -48,6 +48,28 @@ def test_at_once_means_at_once(session: Session) -> None:
     assert client.command("status")["revision"] == "revision 2"
 
 
+def test_the_worker_is_ready_before_anything_is_flagged(session: Session) -> None:
+    client = start(session)
+    client.until(lambda: client.command("status")["workerPid"], "the worker is started")
+    case = flag(client)
+    client.until_case(case, "solved")
+
+
+def test_no_worker_is_started_where_repairs_are_asked_for(session: Session) -> None:
+    client = start(session, "manual")
+    time.sleep(2.5)
+    assert client.command("status")["workerPid"] is None
+
+
+def test_no_completion_that_is_asked_for_after_a_case_is_solved_comes_from_the_old_model(
+    session: Session,
+) -> None:
+    client = start(session)
+    client.until_case(flag(client), "solved")
+    client.inline(URI, 1, 12)
+    assert session.engine.written[-1].revision == "revision 2"
+
+
 def test_progress_begins_grows_and_ends(session: Session) -> None:
     client = start(session)
     client.until_case(flag(client), "solved")

@@ -12,6 +12,8 @@ import pytest
 
 from tests import tiny
 
+pytestmark = pytest.mark.process
+
 WORKER = [sys.executable, "-P", "-m", "star_lsp.worker"]
 
 
