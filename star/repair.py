@@ -50,16 +50,20 @@ class Star:
     early_stop: bool = True
     #: Take back a step that made the loss larger, and halve the rate.
     back_off: bool = True
+    #: What the rate is multiplied by, up to one that was taken back, after a step that was too timid.
+    grow: float = 2.0
     #: Steer what failed at first in every step, however right it has become, and nothing else.
     fixed: bool = False
 
 
 #: A loss larger by no more than this is the same loss.
 _SAME = 1.0001
+#: A step that leaves more than this share of the loss was timid: how far one rate goes differs by model.
+_TIMID = 0.8
 
 #: STAR as published: the layers the target relies on, whole; all steps of ``Budget(10)`` whatever happens.
 PUBLISHED = Star(
-    rank="loss", pattern="none", ratio=1.0, margin=0.0, early_stop=False, back_off=False, fixed=True
+    rank="loss", pattern="none", ratio=1.0, margin=0.0, early_stop=False, back_off=False, grow=1.0, fixed=True
 )
 
 
@@ -241,6 +245,7 @@ class _Loop:
         steers = _Steers(self._basis)
         steers.learn(failures)
         system = [(failure.case, failure.position) for failure in failures] if method.fixed else None
+        ceiling = math.inf
         best: Trace | None = None
         kept: dict[int, Float[Tensor, "k d"]] = {}
         while True:
@@ -251,7 +256,10 @@ class _Loop:
             if best and method.back_off and not seen.loss <= best.loss * _SAME:
                 self._draft.restore(kept)
                 rate, seen = rate / 2, best
+                ceiling = rate
             elif method.back_off:
+                if best and seen.loss > _TIMID * best.loss:
+                    rate = min(method.grow * rate, ceiling)
                 best, kept = seen, self._draft.deltas()
             if self._on_step:
                 self._on_step(Step(self.steps, seen.loss, len(seen.failures), seen.targets, rate))

@@ -30,6 +30,8 @@ __all__ = ["METHODS", "Worker"]
 
 log = logging.getLogger(__name__)
 
+#: Readings are kept under so many histories: a repair and its revert go back and forth between two.
+_HISTORIES = 4
 #: What a repair strength means: how far ahead the expected tokens must be.
 METHODS: Mapping[str, Star] = {
     "gentle": Star(margin=0.5),
@@ -47,9 +49,8 @@ class Worker:
         self._layout = prompt.layout_of(self._model.token_id)
         self._basis = _basis(self._model, folder)
         self._out = out
-        #: What the readings were taken under: the history, and the lowest layer that may change.
-        self._under: tuple[object, ...] = ()
-        self._readings: dict[Sample, Reading] = {}
+        #: By the lowest layer that may change and the history that they were taken under, newest last.
+        self._readings: dict[tuple[object, ...], dict[Sample, Reading]] = {}
         self._cancelled: set[str] = set()
 
     def cancel(self, job: str) -> None:
@@ -98,12 +99,12 @@ class Worker:
             return self._nothing(job, refused, started)
         attempts: list[tuple[Result, Patch, Verdict]] = []
         steps = 0
+        until = time.monotonic() + job.max_seconds * len(cases)
         for method, together in self._ways(job, cases, hold, attempts):
-            spent = time.monotonic() - started
             result = repair(
                 model,
                 together,
-                Budget(job.max_steps, max(job.max_seconds - spent, 1.0)),
+                Budget(job.max_steps, max(until - time.monotonic(), 1.0)),
                 lambda step: self._on_step(job, step),
                 method=method,
                 basis=self._basis,
@@ -254,13 +255,14 @@ class Worker:
     ) -> list[Reading]:
         """Readings under the history that is installed, each remembered for the next job."""
         under = (lowest, *(patch.digest for patch in history))
-        if under != self._under:
-            self._under, self._readings = under, {}
+        known = self._readings[under] = self._readings.pop(under, {})
         for sample in samples:
-            if sample not in self._readings:
-                (self._readings[sample],) = read(self._model, [sample], lowest, cancelled)
-        self._readings = {sample: self._readings[sample] for sample in samples}
-        return list(self._readings.values())
+            if sample not in known:
+                (known[sample],) = read(self._model, [sample], lowest, cancelled)
+        self._readings[under] = {sample: known[sample] for sample in samples}
+        while len(self._readings) > _HISTORIES:
+            del self._readings[next(iter(self._readings))]
+        return list(self._readings[under].values())
 
     # -- progress ------------------------------------------------------------------------------------
 

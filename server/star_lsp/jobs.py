@@ -36,6 +36,7 @@ class Job:
     accepted: tuple[Teach, ...] = ()
     strength: str = "normal"
     max_steps: int = 16
+    #: For each case.
     max_seconds: float = 120.0
     prefix_tokens: int = 1024
     suffix_tokens: int = 256

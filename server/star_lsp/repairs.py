@@ -100,8 +100,11 @@ class Repairs:
     def warm(self) -> None:
         """Have the worker ready before anything is flagged: a repair then takes seconds."""
         if self._process.pid is None:
-            self._cold = True
-            self._wake.set()
+            self._get_warm()
+
+    def _get_warm(self) -> None:
+        self._cold = True
+        self._wake.set()
 
     def cancel(self, *, repair: str | None = None, case: str | None = None) -> bool:
         """Take a repair off the queue, or stop it where it runs; whether there was one."""
@@ -133,6 +136,8 @@ class Repairs:
         await self._listener.install()
         if rest:
             self.ask(rest, from_base=False)
+        elif self._process.pid:
+            self._get_warm()
         self._listener.changed(["cases", "patches", "revision"])
 
     # -- inside ----------------------------------------------------------------------------------

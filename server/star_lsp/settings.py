@@ -116,7 +116,9 @@ class RepairSettings:
         enum=("gentle", "normal", "strong"),
     )
     max_steps: int = setting(16, "Most steps that one repair may take.", minimum=1, maximum=256)
-    max_seconds: int = setting(120, "Most seconds that one repair may take.", minimum=1, maximum=3_600)
+    max_seconds: int = setting(
+        120, "Most seconds that a repair may take for each of its cases.", minimum=1, maximum=3_600
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,7 +224,7 @@ def test_the_published_method_goes_on_when_nothing_fails_any_more(one: CodeModel
 
 
 def test_a_step_that_made_it_worse_is_taken_back_at_half_the_rate(one: CodeModel) -> None:
-    method, case = replace(BATCH, rate=0.4), tiny.case(one, "x + 1")
+    method, case = replace(BATCH, rate=0.4, grow=1.0), tiny.case(one, "x + 1")
     seen: list[Step] = []
     repair(one, [case], Budget(12), seen.append, method=replace(method, back_off=False))
     worse = next(later.number for earlier, later in pairwise(seen) if later.loss > earlier.loss * 1.001)
@@ -236,6 +236,17 @@ def test_a_step_that_made_it_worse_is_taken_back_at_half_the_rate(one: CodeModel
     assert taken_back.steps == worse == kept.steps + 1  # a step that is taken back counts
     assert [step.rate for step in seen[-2:]] == [0.4, 0.2]
     assert seen[-1].loss == seen[-2].loss
+
+
+def test_a_rate_that_is_too_timid_grows_until_a_step_is_taken_back(one: CodeModel) -> None:
+    timid = replace(BATCH, rate=BATCH.rate / 64)
+    result, seen = _steps(one, timid, Budget(60))
+    slow, _ = _steps(one, replace(timid, grow=1.0), Budget(60))
+    assert result.solved
+    assert result.steps < slow.steps
+    rates = [step.rate for step in seen]
+    highest = rates.index(max(rates))
+    assert all(later >= earlier for earlier, later in pairwise(rates[: highest + 1]))
 
 
 def test_each_failing_token_has_steps_of_its_own_in_iterative_mode(one: CodeModel) -> None:
