@@ -41,8 +41,8 @@ class Job:
     prefix_tokens: int = 1024
     suffix_tokens: int = 256
     max_tokens: int = 64
-    min_unchanged: float = 0.98
-    max_kl: float = 0.02
+    min_unchanged: float = 0.95
+    max_kl: float = 0.05
     #: Where the patch is written once the gate lets it through; none for a dry run.
     out: str | None = None
     #: Find out what the model writes before the repair (a decoding for each case).

@@ -129,13 +129,13 @@ class GateSettings:
         16, "Most accepted completions that are checked before a repair goes live.", minimum=0, maximum=256
     )
     max_kl: float = setting(
-        0.02,
+        0.05,
         "Most that predictions on the checked completions may move, as mean KL divergence in nats.",
         minimum=0.0,
         maximum=100.0,
     )
     min_unchanged: float = setting(
-        0.98, "Least share of the checked completions that must stay as they were.", minimum=0.0, maximum=1.0
+        0.95, "Least share of the checked completions that must stay as they were.", minimum=0.0, maximum=1.0
     )
 
 

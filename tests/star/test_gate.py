@@ -48,7 +48,7 @@ def test_readings_from_a_trunk_judge_like_readings_of_whole_runs(model: CodeMode
 def test_a_patch_that_changes_too_much_is_refused_with_the_numbers(model: CodeModel) -> None:
     before = read(model, SAMPLES)
     install(model, [_shaken(model, 3.0)])
-    verdict = judge(model, [], SAMPLES, before, Limits(max_kl=0.002))
+    verdict = judge(model, [], SAMPLES, before, Limits(min_unchanged=0.98, max_kl=0.002))
     assert not verdict.passed
     assert verdict.unchanged < 0.98
     assert verdict.kl > 0.002
