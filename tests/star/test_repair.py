@@ -261,7 +261,7 @@ def test_seconds_are_a_budget_too(one: CodeModel) -> None:
     assert (result.steps, len(seen)) == (0, 1)
     assert not result.solved
     started = time.monotonic()
-    endless = replace(BATCH, early_stop=False, rate=1e-9)
+    endless = replace(BATCH, early_stop=False, rate=1e-9, grow=1.0)
     result, _ = _steps(one, endless, Budget(10**9, seconds=0.2))
     assert 0.2 <= time.monotonic() - started < 5
     assert math.isfinite(result.seconds)
