@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -38,6 +38,10 @@ METHODS: Mapping[str, Star] = {
     "normal": Star(),
     "strong": Star(margin=2.0, layers="2/4", ratio=1 / 8),
 }
+
+
+#: One way of repairing, as it came out, and what the gate said.
+Attempt = tuple[Result, Verdict]
 
 
 class Worker:
@@ -97,10 +101,11 @@ class Worker:
         old = self._read(history, samples, lowest, cancelled)
         if not cases:  # a job to be ready for the next one
             return self._nothing(job, refused, started)
-        attempts: list[tuple[Result, Patch, Verdict]] = []
+        asked = {case.id for case in cases}
+        attempts: list[Attempt] = []
         steps = 0
         until = time.monotonic() + job.max_seconds * len(cases)
-        for method, together in self._ways(job, cases, hold, attempts):
+        for method, together in _ways(METHODS[job.strength], cases, hold, attempts):
             result = repair(
                 model,
                 together,
@@ -112,69 +117,35 @@ class Worker:
             )
             steps += result.steps
             self._progress(job, "checking that nothing else moved", 80)
-            asked = {case.id for case in cases}
-            solved = {o.case for o in result.outcomes if o.solved}
             install(model, [*history, result.patch])
             try:
                 verdict = judge(model, hold, samples, old, Limits(job.min_unchanged, job.max_kl), cancelled)
             finally:
                 install(model, history)
-            attempts.append((result, result.patch, verdict))
-            if solved & asked and verdict.passed:
+            attempts.append((result, verdict))
+            if verdict.passed and _solved(result, asked):
                 break
-        result, patch, verdict = self._best(attempts, cases)
-        return self._finish(job, history, cases, refused, before, result, patch, verdict, steps, started)
 
-    def _ways(
-        self,
-        job: jobs.Job,
-        cases: Sequence[Case],
-        hold: Sequence[Case],
-        attempts: Sequence[tuple[Result, Patch, Verdict]],
-    ) -> Iterator[tuple[Star, Sequence[Case]]]:
-        """The ways to try, one after another, by what stood against the last one.
+        def worth(attempt: Attempt) -> tuple[bool, int]:
+            """Through the gate before anything else, then as many solved as can be."""
+            solved = _solved(attempt[0], asked)
+            return attempt[1].passed and solved > 0, solved
 
-        As asked; then with more neurons where the steps were not enough, together with the cases that
-        broke, and more gently where too much else moved.
-        """
-        method = METHODS[job.strength]
-        yield method, cases
-        verdict = attempts[-1][2]
-        if verdict.passed:
-            yield replace(method, ratio=min(1.0, 4 * method.ratio)), cases
-            return
-        broken = set(verdict.broken) - {case.id for case in cases}
-        if broken:
-            yield method, [*cases, *(case for case in hold if case.id in broken)]
-        yield replace(method, margin=method.margin / 4, rate=method.rate / 2), cases
-        yield replace(method, margin=0.0, rate=method.rate / 4, ratio=method.ratio / 4), cases
-
-    def _best(
-        self, attempts: Sequence[tuple[Result, Patch, Verdict]], cases: Sequence[Case]
-    ) -> tuple[Result, Patch, Verdict]:
-        """The attempt that went through the gate, or else the one that solved most."""
-        asked = {case.id for case in cases}
-
-        def worth(attempt: tuple[Result, Patch, Verdict]) -> tuple[bool, int]:
-            result, _, verdict = attempt
-            solved = sum(o.solved for o in result.outcomes if o.case in asked)
-            return verdict.passed and solved > 0, solved
-
-        return max(attempts, key=worth)
+        best = max(attempts, key=worth)
+        return self._finish(job, history, refused, before, best, steps, started)
 
     def _finish(
         self,
         job: jobs.Job,
         history: Sequence[Patch],
-        cases: Sequence[Case],
         refused: Mapping[str, str],
         before: Mapping[str, str],
-        result: Result,
-        patch: Patch,
-        verdict: Verdict,
+        attempt: Attempt,
         steps: int,
         started: float,
     ) -> jobs.Report:
+        result, verdict = attempt
+        patch = result.patch
         outcomes = {outcome.case: outcome for outcome in result.outcomes}
         taught = []
         for teach in job.teach:
@@ -194,7 +165,7 @@ class Worker:
             taught.append(jobs.Taught(teach.id, live, outcome.after, before.get(teach.id), reason))
         live = verdict.passed and any(case.solved for case in taught) and bool(patch.rows)
         seconds = time.monotonic() - started
-        about = _about(result, patch, verdict, taught, steps, seconds)
+        about = _about(result, verdict, taught, steps, seconds)
         digest = None
         if live:
             digest = patch.digest
@@ -215,7 +186,7 @@ class Worker:
         """A case as the server would put it to the model; why not goes to ``refused``."""
         limits = prompt.Limits(job.prefix_tokens, job.suffix_tokens)
         built = prompt.build(self._model.encode, self._layout, teach.prefix, teach.suffix, limits)
-        stop = StopRule.at(built.prefix, teach.suffix)
+        stop = StopRule.at(built.prefix, built.suffix)
         shown = stop.trim(teach.expected.replace("\r\n", "\n"))
         tokens = len(self._model.encode_next(shown))
         if not built.ids:
@@ -272,14 +243,37 @@ class Worker:
         self._progress(job, phase, percent)
 
     def _progress(self, job: jobs.Job, phase: str, percent: int) -> None:
-        if job.id in self._cancelled:
-            raise Cancelled("The repair was cancelled; the cases stay pending.")
+        Cancelled.check(lambda: job.id in self._cancelled)
         self.say(jobs.Progress(job.id, phase, percent))
+
+
+def _ways(
+    method: Star, cases: Sequence[Case], hold: Sequence[Case], attempts: Sequence[Attempt]
+) -> Iterator[tuple[Star, Sequence[Case]]]:
+    """The ways to try, one after another, by what stood against the last one.
+
+    As asked; then with more neurons where the steps were not enough, together with the cases that
+    broke, and more gently where too much else moved.
+    """
+    yield method, cases
+    verdict = attempts[-1][1]
+    if verdict.passed:
+        yield replace(method, ratio=min(1.0, 4 * method.ratio)), cases
+        return
+    broken = set(verdict.broken) - {case.id for case in cases}
+    if broken:
+        yield method, [*cases, *(case for case in hold if case.id in broken)]
+    yield replace(method, margin=method.margin / 4, rate=method.rate / 2), cases
+    yield replace(method, margin=0.0, rate=method.rate / 4, ratio=method.ratio / 4), cases
+
+
+def _solved(result: Result, asked: Set[str]) -> int:
+    """How many of the cases that were asked for are solved."""
+    return sum(outcome.solved for outcome in result.outcomes if outcome.case in asked)
 
 
 def _about(
     result: Result,
-    patch: Patch,
     verdict: Verdict,
     taught: Sequence[jobs.Taught],
     steps: int,
@@ -292,7 +286,7 @@ def _about(
         "seconds": round(seconds, 2),
         "exactBefore": result.exact_before,
         "exactAfter": result.exact_after,
-        "sizeBytes": patch.size_bytes,
+        "sizeBytes": result.patch.size_bytes,
         "layers": [
             {
                 "layer": rows.layer,
@@ -300,7 +294,7 @@ def _about(
                 "norm": float(rows.delta.norm()),
                 "largest": float(rows.delta.abs().max()),
             }
-            for rows in patch.rows
+            for rows in result.patch.rows
         ],
         "gate": {**asdict(verdict), "passed": verdict.passed},
     }

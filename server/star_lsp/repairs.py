@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from star.errors import StarError
 from star_lsp import jobs
 from star_lsp.errors import ServerError
-from star_lsp.perform import Repair, new_repair, perform, resume, summary, take_back, warm
+from star_lsp.perform import Repair, new_repair, perform, summary, take_back, warm
 from star_lsp.process import Process
 from star_lsp.protocol import Changed
 from star_lsp.settings import Settings
 from star_lsp.store import Store
 
-__all__ = ["Listener", "Repair", "Repairs", "new_repair", "perform", "resume", "take_back"]
+__all__ = ["Listener", "Repairs"]
 
 log = logging.getLogger(__name__)
 
