@@ -5,6 +5,7 @@
     │   └── UnsupportedFamily no entry for this architecture in ``family.py``
     ├── CaseError             a case cannot be turned into token ids, or is too long for its model
     ├── PatchError            a patch file is damaged, or not for this base
+    ├── BenchError            data for the benchmark cannot be read, or does not fit what is measured
     └── Cancelled             the caller asked to stop
 
 A repair that was tried and did not succeed is a result, not an error.
@@ -13,7 +14,15 @@ Each message says what happened, to what, and what to do now.
 
 from collections.abc import Callable
 
-__all__ = ["Cancelled", "CaseError", "ModelError", "PatchError", "StarError", "UnsupportedFamily"]
+__all__ = [
+    "BenchError",
+    "Cancelled",
+    "CaseError",
+    "ModelError",
+    "PatchError",
+    "StarError",
+    "UnsupportedFamily",
+]
 
 
 class StarError(Exception):
@@ -34,6 +43,10 @@ class CaseError(StarError):
 
 class PatchError(StarError):
     """A patch file is damaged, or not for this base."""
+
+
+class BenchError(StarError):
+    """Data for the benchmark cannot be read, or does not fit what is measured."""
 
 
 class Cancelled(StarError):

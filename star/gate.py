@@ -7,10 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from star.case import Case
 from star.errors import Cancelled
 from star.model import CodeModel, Trunk
-from star.trace import prepare, trace
+from star.trace import Lesson, trace
 
 __all__ = ["Limits", "Reading", "Sample", "Verdict", "judge", "read"]
 
@@ -95,7 +94,7 @@ def read(
 
 def judge(
     model: CodeModel,
-    cases: Sequence[Case],
+    hold: Sequence[Lesson],
     samples: Sequence[Sample],
     before: Sequence[Reading],
     limits: Limits = Limits(),
@@ -103,7 +102,8 @@ def judge(
 ) -> Verdict:
     """The verdict on the patches that are installed, against readings taken before.
 
-    Readings must have been taken for the lowest layer on which the two histories differ, or a lower one.
+    Readings must have been taken, and lessons prepared, for the lowest layer on which the two histories
+    differ, or a lower one.
 
     A case holds when, teacher-forced, every expected token and then the end is the argmax: that is
     what greedy decoding writes, at the price of one pass.
@@ -111,7 +111,7 @@ def judge(
     Raises:
         Cancelled: ``cancelled`` said so, between two passes.
     """
-    broken = tuple(case.id for case in cases if not _holds(model, case, cancelled))
+    broken = tuple(lesson.case.id for lesson in hold if not _holds(model, lesson, cancelled))
     same = positions = accepted = kept = 0
     divergence = 0.0
     for sample, old in zip(samples, before, strict=True):
@@ -128,7 +128,7 @@ def judge(
     kl = divergence / positions if positions else 0.0
     reasons = []
     if broken:
-        reasons.append(f"{len(broken)} of {len(cases)} earlier cases would no longer be solved")
+        reasons.append(f"{len(broken)} of {len(hold)} earlier cases would no longer be solved")
     if kept < accepted:
         reasons.append(f"{accepted - kept} of {accepted} accepted completions would change")
     if unchanged < limits.min_unchanged:
@@ -136,14 +136,14 @@ def judge(
     if kl > limits.max_kl:
         reasons.append(f"mean KL {kl:.2g}, at most {limits.max_kl:.2g} allowed")
     return Verdict(
-        len(cases), len(cases) - len(broken), accepted, kept, positions, unchanged, kl, limits, broken,
+        len(hold), len(hold) - len(broken), accepted, kept, positions, unchanged, kl, limits, broken,
         tuple(reasons),
     )  # fmt: skip
 
 
-def _holds(model: CodeModel, case: Case, cancelled: Callable[[], bool]) -> bool:
+def _holds(model: CodeModel, lesson: Lesson, cancelled: Callable[[], bool]) -> bool:
     Cancelled.check(cancelled)
-    return not trace(model, prepare(model, [case])).failures
+    return not trace(model, [lesson]).failures
 
 
 def _log_p(

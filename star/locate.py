@@ -76,7 +76,7 @@ def neurons(
     if pattern == "evenly":
         each = max(1, budget // len(layers))
         return {layer: _top(scores[layer], each) for layer in layers}
-    best = torch.cat([scores[layer] for layer in layers]).topk(budget).indices
+    best = torch.cat([scores[layer] for layer in layers]).topk(min(budget, inner * len(layers))).indices
     found = {}
     for place, layer in enumerate(layers):
         mine = best[(best >= place * inner) & (best < (place + 1) * inner)] - place * inner

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,26 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from star.case import Case, Failure
-from star.decode import write
 from star.errors import Cancelled
 from star.locate import Layers, Pattern, Rank, layers_by_depth, layers_by_loss, neurons
 from star.model import CodeModel
-from star.patch import Draft, Patch
+from star.patch import Draft
+from star.result import Budget, Outcome, Result, Step, outcome
 from star.solve import Basis, minimum_norm
-from star.trace import Lesson, Place, Trace, prepare, trace
+from star.trace import Lesson, Place, System, Trace, join, prepare, trace
 
-__all__ = ["PUBLISHED", "Budget", "Outcome", "Result", "Star", "Step", "repair"]
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What a repair may cost. In iterative mode ``steps`` are for each failing token.
-
-    A step that is taken back counts: it cost a pass like any other.
-    """
-
-    steps: int = 16
-    seconds: float = math.inf
+__all__ = ["PUBLISHED", "Budget", "Outcome", "Result", "Star", "Step", "lowest_layer", "repair"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +27,19 @@ class Star:
     """The settings of STAR; the defaults are ours, ``PUBLISHED`` is the paper's."""
 
     mode: Literal["batch", "iterative"] = "batch"
+    #: What the gradient gives its signs to: what each failing position shall have added to its outputs,
+    #: before the least squares are solved; or, as published, the delta of the weights, after that.
+    step: Literal["outputs", "weights"] = "outputs"
     layers: Layers = "1/4"
     rank: Rank = "depth"
     pattern: Pattern = "evenly"
     #: Share of one layer's neurons that may change in all.
-    ratio: float = 1 / 16
-    rate: float = 1e-2
+    ratio: float = 1 / 9
+    #: Whether each case that fails may have as many, and not all cases together.
+    widen: bool = True
+    rate: float = 3e-2
     #: Lead in log-probability that an expected token must have before it counts as learnt.
-    margin: float = 1.0
+    margin: float = 3.0
     #: Stop when every case is solved, not when the steps are used up.
     early_stop: bool = True
     #: Take back a step that made the loss larger, and halve the rate.
@@ -63,50 +57,9 @@ _TIMID = 0.8
 
 #: STAR as published: the layers the target relies on, whole; all steps of ``Budget(10)`` whatever happens.
 PUBLISHED = Star(
-    rank="loss", pattern="none", ratio=1.0, margin=0.0, early_stop=False, back_off=False, grow=1.0, fixed=True
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a repair sees before each step, and once more when it is done."""
-
-    #: Steps taken so far.
-    number: int
-    loss: float
-    failures: int
-    targets: int
-    rate: float
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What is written at a case's place after a repair, under the server's own decoding."""
-
-    case: str
-    after: str
-    solved: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a repair came to. ``patch`` holds no rows when nothing had to move."""
-
-    outcomes: tuple[Outcome, ...]
-    failures_before: tuple[Failure, ...]
-    failures_after: tuple[Failure, ...]
-    #: Token ExactMatch, teacher-forced, in percent.
-    exact_before: float
-    exact_after: float
-    patch: Patch
-    steps: int
-    seconds: float
-    layers: tuple[int, ...]
-
-    @property
-    def solved(self) -> bool:
-        """Whether every case is solved."""
-        return all(outcome.solved for outcome in self.outcomes)
+    step="weights", rank="loss", pattern="none", ratio=1.0, widen=False, rate=1e-2, margin=0.0,
+    early_stop=False, back_off=False, grow=1.0, fixed=True,
+)  # fmt: skip
 
 
 def repair(
@@ -128,7 +81,7 @@ def repair(
         Cancelled: ``cancelled`` said so, between two passes.
     """
     started = time.monotonic()
-    lessons = prepare(model, cases, _lowest(model, method))
+    lessons = prepare(model, cases, lowest_layer(model, method))
     layers = (
         layers_by_loss(model, lessons, method.layers, cancelled)
         if _by_loss(method)
@@ -138,11 +91,12 @@ def repair(
         lessons = prepare(model, cases, min(layers))
     Cancelled.check(cancelled)
     first = last = trace(model, lessons, scored=layers)
-    chosen = neurons(first.scores, method.pattern, method.ratio)
+    failing = len({failure.case for failure in first.failures}) if method.widen else 1
+    chosen = neurons(first.scores, method.pattern, method.ratio * max(failing, 1))
     steps = 0
     with Draft(model, chosen) as draft:
-        outcomes = () if first.failures else tuple(_outcome(model, case) for case in cases)
-        if first.failures or not all(outcome.solved for outcome in outcomes):
+        outcomes = () if first.failures else tuple(outcome(model, case) for case in cases)
+        if first.failures or not all(each.solved for each in outcomes):
             until = started + budget.seconds
             loop = _Loop(model, draft, basis or Basis(model), method, budget.steps, until, on_step, cancelled)
             if method.mode == "batch":
@@ -151,7 +105,7 @@ def repair(
                 loop.one_by_one(lessons)
             steps = loop.steps
             last = trace(model, lessons)
-            outcomes = tuple(_outcome(model, case) for case in cases)
+            outcomes = tuple(outcome(model, case) for case in cases)
         manifest: dict[str, Any] = {"method": asdict(method), "cases": [case.id for case in cases]}
         patch = draft.patch(manifest)
     return Result(
@@ -171,14 +125,9 @@ def _by_loss(method: Star) -> bool:
     return method.rank == "loss" and method.layers != "all"
 
 
-def _lowest(model: CodeModel, method: Star) -> int:
+def lowest_layer(model: CodeModel, method: Star) -> int:
     """The lowest layer that may change, as far as can be told before any pass."""
     return 0 if _by_loss(method) else min(layers_by_depth(model.depth, method.layers))
-
-
-def _outcome(model: CodeModel, case: Case) -> Outcome:
-    after = write(model, case)
-    return Outcome(case.id, after, after == case.stop.trim(case.expected))
 
 
 class _Loop:
@@ -221,7 +170,7 @@ class _Loop:
         while failures := self._failures(lessons):
             before = self.steps
             for failure in failures:
-                place = (failure.case, failure.position)
+                place = _place(failure)
                 used[place] = self._run([of[failure.case]], [failure], place, used.get(place, 0))
             if self._method.fixed or self.steps == before:
                 return
@@ -244,39 +193,74 @@ class _Loop:
         method, rate = self._method, self._method.rate
         steers = _Steers(self._basis)
         steers.learn(failures)
-        system = [(failure.case, failure.position) for failure in failures] if method.fixed else None
+        failing = [_place(failure) for failure in failures]
+        system: System = failing if method.fixed else "failing" if method.step == "weights" else "targets"
         ceiling = math.inf
-        best: Trace | None = None
+        best: dict[str, Trace] = {}
         kept: dict[int, Float[Tensor, "k d"]] = {}
         while True:
             Cancelled.check(self._cancelled)
-            seen = trace(
-                self._model, lessons, self._draft.neurons, margin=method.margin, only=only, system=system
-            )
-            if best and method.back_off and not seen.loss <= best.loss * _SAME:
+            looks = dict(best)
+            open_ = [lesson for lesson in lessons if self._is_open(looks, lesson)]
+            self._look(looks, open_, only, system)
+            rest = [lesson for lesson in lessons if lesson not in open_]
+            again = rest and not any(look.failures for look in looks.values())
+            if again:  # what was right is asked only when nothing else fails: it was told to stay still
+                self._look(looks, rest, only, system)
+            seen, last = join(list(looks.values())), join(list(best.values())) if best else None
+            if last and not again and method.back_off and not seen.loss <= last.loss * _SAME:
                 self._draft.restore(kept)
-                rate, seen = rate / 2, best
+                rate, seen = rate / 2, last
                 ceiling = rate
-            elif method.back_off:
-                if best and seen.loss > _TIMID * best.loss:
+            else:
+                if last and method.back_off and seen.loss > _TIMID * last.loss:
                     rate = min(method.grow * rate, ceiling)
-                best, kept = seen, self._draft.deltas()
+                best = looks
+                kept = self._draft.deltas() if method.back_off else {}
             if self._on_step:
                 self._on_step(Step(self.steps, seen.loss, len(seen.failures), seen.targets, rate))
             solved = method.early_stop and not seen.failures
             # Without a place to steer, X is zero, now and ever after.
-            if solved or not seen.system or taken >= self._budget or self._is_late:
+            steered = set(failing if method.fixed else map(_place, seen.failures))
+            if solved or not steered or taken >= self._budget or self._is_late:
                 return taken
             steers.learn(seen.failures)
-            self._move(seen, steers.at(seen.system), rate)
+            self._move(seen, steers.at(seen.system, steered), rate)
             taken += 1
             self.steps += 1
 
-    def _move(self, seen: Trace, goal: Float[Tensor, "n d"], rate: float) -> None:
-        """One step: magnitude from the least-norm delta, direction from the gradient."""
+    def _is_open(self, looks: Mapping[str, Trace], lesson: Lesson) -> bool:
+        """Whether a lesson has to be looked at after every step, and not only when no other fails."""
+        look = looks.get(lesson.case.id)
+        return look is None or bool(look.failures) or self._method.step == "weights"
+
+    def _look(
+        self, looks: dict[str, Trace], lessons: Sequence[Lesson], only: Place | None, system: System
+    ) -> None:
+        """Look at some lessons again."""
+        for lesson in lessons:
+            looks[lesson.case.id] = trace(
+                self._model, [lesson], self._draft.neurons,
+                margin=self._method.margin, only=only, system=system,
+            )  # fmt: skip
+
+    def _move(self, seen: Trace, steers: Float[Tensor, "n d"], rate: float) -> None:
+        """One step: magnitude from the steers, direction from the gradient.
+
+        For a system of one position the two ways are one. For more, signs given to the outputs leave the
+        least squares' promise whole: each position moves as asked, and one without a steer stays still.
+        """
         for layer in self._draft.neurons:
-            prior = minimum_norm(seen.activations[layer], goal)
-            self._draft.add(layer, -rate * prior.abs() * seen.gradients[layer].sign())
+            activations = seen.activations[layer]
+            if self._method.step == "outputs":
+                step = minimum_norm(activations, steers.abs() * seen.pulls[layer].sign())
+            else:
+                step = minimum_norm(activations, steers).abs() * seen.gradients[layer].sign()
+            self._draft.add(layer, -rate * step)
+
+
+def _place(failure: Failure) -> Place:
+    return failure.case, failure.position
 
 
 class _Steers:
@@ -288,11 +272,12 @@ class _Steers:
 
     def learn(self, failures: Sequence[Failure]) -> None:
         """Remember the steers of places that had none."""
-        new = [failure for failure in failures if (failure.case, failure.position) not in self._known]
+        new = [failure for failure in failures if _place(failure) not in self._known]
         if new:
             rows = self._basis.steer([each.expected for each in new], [each.predicted for each in new])
-            self._known |= {(each.case, each.position): row for each, row in zip(new, rows, strict=True)}
+            self._known |= {_place(each): row for each, row in zip(new, rows, strict=True)}
 
-    def at(self, places: Sequence[Place]) -> Float[Tensor, "n d"]:
-        """The steers of some places, a row for each."""
-        return torch.stack([self._known[place] for place in places])
+    def at(self, places: Sequence[Place], failing: Set[Place]) -> Float[Tensor, "n d"]:
+        """The steers of some places, a row for each; zero where nothing fails."""
+        still = torch.zeros_like(next(iter(self._known.values())))
+        return torch.stack([self._known[place] if place in failing else still for place in places])

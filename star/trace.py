@@ -1,8 +1,9 @@
 """One teacher-forced pass over cases: what fails, and what passed the output projections meanwhile."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -12,10 +13,12 @@ from star.case import Case, Failure
 from star.errors import CaseError
 from star.model import CodeModel, Tap, Trunk
 
-__all__ = ["Lesson", "Place", "Trace", "prepare", "trace"]
+__all__ = ["Lesson", "Place", "System", "Trace", "join", "prepare", "trace"]
 
 #: A case, and a position counted from the first token of its completion.
 Place = tuple[str, int]
+#: Places that are looked at: those that fail, all targets, or these.
+System = Sequence[Place] | Literal["failing", "targets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,10 @@ class Trace:
     """What one pass over some lessons saw.
 
     ``loss`` is the mean cross-entropy over the targets: the expected tokens and the ends. The rest is
-    by layer. Activations ``(n, k)`` of the neurons asked for stand at the places of ``system``, in its
-    order. Gradients ``(k, d)`` are of the loss with respect to the rows of those neurons. Scores
-    ``(f,)`` are the norm over the targets of gradient x activation (STAR, locating neurons).
+    by layer. Activations ``(n, k)`` of the neurons asked for, and pulls ``(n, d)``, gradients of the loss
+    with respect to the output of the projection, stand at the places of ``system``, in its order.
+    Gradients ``(k, d)`` are of the loss with respect to the rows of those neurons. Scores ``(f,)`` are
+    the norm over the targets of gradient x activation (STAR, locating neurons).
     """
 
     loss: float
@@ -52,6 +56,7 @@ class Trace:
     targets: int
     system: tuple[Place, ...] = ()
     activations: dict[int, Float[Tensor, "n k"]] = field(default_factory=dict)
+    pulls: dict[int, Float[Tensor, "n d"]] = field(default_factory=dict)
     gradients: dict[int, Float[Tensor, "k d"]] = field(default_factory=dict)
     scores: dict[int, Float[Tensor, " f"]] = field(default_factory=dict)
 
@@ -89,7 +94,7 @@ def trace(
     scored: Sequence[int] = (),
     margin: float = 0.0,
     only: Place | None = None,
-    system: Sequence[Place] | None = None,
+    system: System = "failing",
 ) -> Trace:
     """What fails in ``lessons``, with what moving some neurons needs: activations and gradients.
 
@@ -100,34 +105,91 @@ def trace(
         scored: the layers whose neurons are to be scored.
         margin: a position also fails when the expected token leads the next by less (log-probability).
         only: look at this place and no other: a system of iterative mode.
-        system: the places whose activations are wanted, if not those that fail.
+        system: the places whose activations and pulls are wanted: those that fail, or all targets, or
+            these.
     """
-    neurons = neurons or {}
-    layers = sorted({*neurons, *scored})
-    sums = _Sums()
     # One lesson after another, each with its own backward pass: no two graphs are alive at once.
-    for lesson in lessons:
-        if only is None or only[0] == lesson.case.id:
-            look = _look(model, lesson, layers, margin, only)
-            rows = (
-                look.failing if system is None else [place for place in system if place[0] == lesson.case.id]
-            )
-            sums.add(model, lesson, look, neurons, scored, rows)
-    count = max(sums.targets, 1)
-    return Trace(
-        sums.loss / count,
-        tuple(sums.failures),
-        sums.targets,
-        tuple(sums.system),
-        {layer: torch.cat(parts) for layer, parts in sums.activations.items()},
-        {layer: gradient / count for layer, gradient in sums.gradients.items()},
-        {layer: square.sqrt() / count for layer, square in sums.squares.items()},
+    return join(
+        [
+            _traced(model, lesson, neurons or {}, scored, margin, only, system)
+            for lesson in lessons
+            if only is None or only[0] == lesson.case.id
+        ]
     )
+
+
+def join(traces: Sequence[Trace]) -> Trace:
+    """Traces of different lessons, looked at for the same, as one."""
+    count = sum(each.targets for each in traces) or 1
+    shares = [each.targets / count for each in traces]
+
+    def all_of(of: Callable[[Trace], dict[int, Tensor]], shared: bool) -> dict[int, Tensor]:
+        parts = [
+            {layer: rows * share if shared else rows for layer, rows in of(each).items()}
+            for each, share in zip(traces, shares, strict=True)
+        ]
+        return {layer: torch.cat([part[layer] for part in parts]) for layer in of(traces[0])}
+
+    def sum_of(of: Callable[[Trace], dict[int, Tensor]], power: int) -> dict[int, Tensor]:
+        sums: dict[int, Tensor] = {}
+        for each, share in zip(traces, shares, strict=True):
+            for layer, part in of(each).items():
+                part = (part * share) ** power
+                sums[layer] = sums[layer] + part if layer in sums else part
+        return {layer: total ** (1 / power) for layer, total in sums.items()}
+
+    return Trace(
+        sum(each.loss * share for each, share in zip(traces, shares, strict=True)),
+        tuple(failure for each in traces for failure in each.failures),
+        sum(each.targets for each in traces),
+        tuple(place for each in traces for place in each.system),
+        all_of(lambda each: each.activations, False),
+        all_of(lambda each: each.pulls, True),
+        sum_of(lambda each: each.gradients, 1),
+        sum_of(lambda each: each.scores, 2),
+    )
+
+
+def _traced(
+    model: CodeModel,
+    lesson: Lesson,
+    neurons: Mapping[int, Int[Tensor, " k"]],
+    scored: Sequence[int],
+    margin: float,
+    only: Place | None,
+    system: System,
+) -> Trace:
+    """One lesson's trace."""
+    look = _look(model, lesson, sorted({*neurons, *scored}), margin, only)
+    match system:
+        case "failing":
+            rows = look.failing
+        case "targets":
+            rows = [(lesson.case.id, at - lesson.positions[0]) for at in look.at]
+        case _:
+            rows = [place for place in system if place[0] == lesson.case.id]
+    count = max(len(look.at), 1)
+    # A lesson that only has to stay as it is has no gradient that anybody asks for.
+    if look.losses.requires_grad and (look.failures or scored or system != "targets"):
+        torch.autograd.backward(look.losses.sum() / count)
+    at = [lesson.positions[position] for _, position in rows]
+    activations, pulls, gradients, scores = {}, {}, {}, {}
+    for layer, index in neurons.items():
+        inputs, pull = look.taps[layer].inputs[:, index].float(), look.taps[layer].gradient
+        activations[layer], pulls[layer], gradients[layer] = inputs[at], pull[at], inputs.T @ pull
+    for layer in scored:
+        tap, weight = look.taps[layer], model.by_neuron(model.projection(layer).weight.data)
+        product = tap.inputs[look.at].float() * (tap.gradient[look.at] @ weight.float().T)
+        scores[layer] = product.square().sum(0).sqrt()
+    loss = float(look.losses.detach().sum()) / count
+    return Trace(
+        loss, tuple(look.failures), len(look.at), tuple(rows), activations, pulls, gradients, scores
+    )  # fmt: skip
 
 
 @dataclass(slots=True)
 class _Look:
-    """One lesson's share of a trace; ``at`` are the sequence positions that predict the targets."""
+    """What one pass over a lesson gave; ``at`` are the sequence positions that predict the targets."""
 
     losses: Tensor
     at: list[int]
@@ -137,49 +199,6 @@ class _Look:
     @property
     def failing(self) -> list[Place]:
         return [(failure.case, failure.position) for failure in self.failures]
-
-
-@dataclass(slots=True)
-class _Sums:
-    """A trace in the making."""
-
-    loss: float = 0.0
-    targets: int = 0
-    failures: list[Failure] = field(default_factory=list)
-    system: list[Place] = field(default_factory=list)
-    activations: dict[int, list[Tensor]] = field(default_factory=dict)
-    gradients: dict[int, Tensor] = field(default_factory=dict)
-    squares: dict[int, Tensor] = field(default_factory=dict)
-
-    def add(
-        self,
-        model: CodeModel,
-        lesson: Lesson,
-        look: _Look,
-        neurons: Mapping[int, Int[Tensor, " k"]],
-        scored: Sequence[int],
-        rows: Sequence[Place],
-    ) -> None:
-        """Add one lesson."""
-        self.loss += float(look.losses.detach().sum())
-        self.targets += len(look.at)
-        self.failures += look.failures
-        self.system += rows
-        if look.losses.requires_grad:
-            torch.autograd.backward(look.losses.sum())
-        for layer, index in neurons.items():
-            inputs = look.taps[layer].inputs[:, index].float()
-            at = [lesson.positions[position] for _, position in rows]
-            self.activations.setdefault(layer, []).append(inputs[at])
-            _add(self.gradients, layer, inputs.T @ look.taps[layer].gradient)
-        for layer in scored:
-            tap, weight = look.taps[layer], model.by_neuron(model.projection(layer).weight.data)
-            product = tap.inputs[look.at].float() * (tap.gradient[look.at] @ weight.float().T)
-            _add(self.squares, layer, product.square().sum(0))
-
-
-def _add(sums: dict[int, Tensor], layer: int, part: Tensor) -> None:
-    sums[layer] = sums[layer] + part if layer in sums else part
 
 
 def _look(

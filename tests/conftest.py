@@ -9,6 +9,18 @@ checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 # Before any test module imports star: only what is imported afterwards is checked.
 install_import_hook("star", f"{__name__}.checked")
 
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+_BENCH = [Path(__file__).parent / "star" / name for name in ("bench", "peers")]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything about the benchmark and the peers is of one mark."""
+    for item in items:
+        if any(folder in item.path.parents for folder in _BENCH):
+            item.add_marker(pytest.mark.bench)

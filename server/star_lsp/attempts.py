@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -14,16 +14,18 @@ from safetensors.torch import save_file
 
 from star.case import Case
 from star.decode import write
-from star.errors import Cancelled, StarError
+from star.errors import Cancelled, CaseError, StarError
 from star.gate import Limits, Reading, Sample, Verdict, judge, read
 from star.history import revision
-from star.locate import layers_by_depth
+from star.mend import Attempt, Guarded, mend, pairs
 from star.model import CodeModel
 from star.patch import Patch, install, load
-from star.repair import Budget, Result, Star, Step, repair
+from star.repair import PUBLISHED, Star, lowest_layer
+from star.result import Budget, Step
 from star.solve import Basis
-from star.stop import StopRule
+from star.trace import Lesson, prepare
 from star_lsp import jobs, prompt
+from star_lsp.put import Put
 from star_lsp.regression import TEXTS
 
 __all__ = ["METHODS", "Worker"]
@@ -31,17 +33,13 @@ __all__ = ["METHODS", "Worker"]
 log = logging.getLogger(__name__)
 
 #: Readings are kept under so many histories: a repair and its revert go back and forth between two.
-_HISTORIES = 4
+_HISTORIES = 5
 #: What a repair strength means: how far ahead the expected tokens must be.
 METHODS: Mapping[str, Star] = {
-    "gentle": Star(margin=0.5),
+    "gentle": Star(margin=1.0),
     "normal": Star(),
-    "strong": Star(margin=2.0, layers="2/4", ratio=1 / 8),
+    "strong": Star(margin=5.0, layers="2/4", ratio=1 / 4),
 }
-
-
-#: One way of repairing, as it came out, and what the gate said.
-Attempt = tuple[Result, Verdict]
 
 
 class Worker:
@@ -55,6 +53,8 @@ class Worker:
         self._out = out
         #: By the lowest layer that may change and the history that they were taken under, newest last.
         self._readings: dict[tuple[object, ...], dict[Sample, Reading]] = {}
+        #: The solved cases of the last job.
+        self._lessons: dict[tuple[Case, int], Lesson] = {}
         self._cancelled: set[str] = set()
 
     def cancel(self, job: str) -> None:
@@ -86,53 +86,48 @@ class Worker:
         def cancelled() -> bool:
             return job.id in self._cancelled
 
-        model = self._model
+        model, method = self._model, _method(job)
         history = [load(Path(path), model) for path in job.history]
         install(model, history)
         self._progress(job, "reading the cases", 2)
         refused: dict[str, str] = {}
         cases = [case for teach in job.teach if (case := self._case(job, teach, refused))]
-        hold = [case for teach in job.hold if (case := self._case(job, teach, {}))]
+        held = [case for teach in job.hold if (case := self._case(job, teach, {}))]
+        cases, held = _without_pairs(cases, held, refused)
         before = {case.id: write(model, case) for case in cases} if job.ask_before else {}
         if job.teach and not cases:
             return self._nothing(job, refused, started)
+        lowest = min(
+            lowest_layer(model, method), *(rows.layer for each in history for rows in each.rows), model.depth
+        )
+        hold = self._held(held, lowest, cancelled)
+        if job.check:
+            return self._checked(job, hold, started, cancelled)
         samples = self._samples(job)
-        lowest = min(layers_by_depth(model.depth, METHODS[job.strength].layers))
         old = self._read(history, samples, lowest, cancelled)
         if not cases:  # a job to be ready for the next one
             return self._nothing(job, refused, started)
-        asked = {case.id for case in cases}
-        attempts: list[Attempt] = []
-        steps = 0
         until = time.monotonic() + job.max_seconds * len(cases)
-        for method, together in _ways(METHODS[job.strength], cases, hold, attempts):
-            result = repair(
-                model,
-                together,
-                Budget(job.max_steps, max(until - time.monotonic(), 1.0)),
-                lambda step: self._on_step(job, step),
-                method=method,
-                basis=self._basis,
-                cancelled=cancelled,
-            )
-            steps += result.steps
-            self._progress(job, "checking that nothing else moved", 80)
-            install(model, [*history, result.patch])
-            try:
-                verdict = judge(model, hold, samples, old, Limits(job.min_unchanged, job.max_kl), cancelled)
-            finally:
-                install(model, history)
-            attempts.append((result, verdict))
-            if verdict.passed and _solved(result, asked):
-                break
+        attempts = mend(
+            model,
+            cases,
+            Guarded(hold, samples, old, Limits(job.min_unchanged, job.max_kl)),
+            lambda: Budget(job.max_steps, max(until - time.monotonic(), 1.0)),
+            method=method,
+            basis=self._basis,
+            on_step=lambda step: self._on_step(job, step),
+            on_judge=lambda: self._progress(job, "checking that nothing else moved", 80),
+            cancelled=cancelled,
+        )
+        return self._finish(job, history, refused, before, attempts, started)
 
-        def worth(attempt: Attempt) -> tuple[bool, int]:
-            """Through the gate before anything else, then as many solved as can be."""
-            solved = _solved(attempt[0], asked)
-            return attempt[1].passed and solved > 0, solved
-
-        best = max(attempts, key=worth)
-        return self._finish(job, history, refused, before, best, steps, started)
+    def _checked(
+        self, job: jobs.Job, hold: Sequence[Lesson], started: float, cancelled: Callable[[], bool]
+    ) -> jobs.Report:
+        """Which of the cases to hold are no longer solved."""
+        self._progress(job, "checking that earlier cases are still solved", 10)
+        verdict = judge(self._model, hold, [], [], Limits(job.min_unchanged, job.max_kl), cancelled)
+        return replace(self._nothing(job, {}, started), verdict={"gate": _gate(verdict)})
 
     def _finish(
         self,
@@ -140,11 +135,12 @@ class Worker:
         history: Sequence[Patch],
         refused: Mapping[str, str],
         before: Mapping[str, str],
-        attempt: Attempt,
-        steps: int,
+        attempts: Sequence[Attempt],
         started: float,
     ) -> jobs.Report:
-        result, verdict = attempt
+        """The report on the last attempt, which is the best."""
+        result, verdict = attempts[-1].result, attempts[-1].verdict
+        steps = sum(attempt.result.steps for attempt in attempts)
         patch = result.patch
         outcomes = {outcome.case: outcome for outcome in result.outcomes}
         taught = []
@@ -165,7 +161,7 @@ class Worker:
             taught.append(jobs.Taught(teach.id, live, outcome.after, before.get(teach.id), reason))
         live = verdict.passed and any(case.solved for case in taught) and bool(patch.rows)
         seconds = time.monotonic() - started
-        about = _about(result, verdict, taught, steps, seconds)
+        about = _about(attempts, taught, steps, seconds)
         digest = None
         if live:
             digest = patch.digest
@@ -185,25 +181,21 @@ class Worker:
     def _case(self, job: jobs.Job, teach: jobs.Teach, refused: dict[str, str]) -> Case | None:
         """A case as the server would put it to the model; why not goes to ``refused``."""
         limits = prompt.Limits(job.prefix_tokens, job.suffix_tokens)
-        built = prompt.build(self._model.encode, self._layout, teach.prefix, teach.suffix, limits)
-        stop = StopRule.at(built.prefix, built.suffix)
-        shown = stop.trim(teach.expected.replace("\r\n", "\n"))
-        tokens = len(self._model.encode_next(shown))
-        if not built.ids:
-            refused[teach.id] = "Nothing stands before this place; the model has nothing to go on."
-        elif teach.expected.strip() and not shown:
-            refused[teach.id] = (
-                "Nothing of the expected text would be shown at this place; "
-                "leave out what already stands after it."
-            )
-        elif tokens > job.max_tokens:
-            refused[teach.id] = (
-                f"The expected text has {tokens} tokens and a completion at most {job.max_tokens}; "
-                "shorten it, or raise completion.maxTokens."
-            )
-        else:
-            return Case(teach.id, built.ids, shown, stop)
-        return None
+        put = Put(self._model.encode, self._model.encode_next, self._layout, limits, job.max_tokens)
+        try:
+            return put(teach.id, teach.prefix, teach.suffix, teach.expected)
+        except CaseError as error:
+            refused[teach.id] = str(error)
+            return None
+
+    def _held(self, cases: Sequence[Case], lowest: int, cancelled: Callable[[], bool]) -> list[Lesson]:
+        """Solved cases as lessons, each prepared once: what lies below the repairs never changes."""
+        known, self._lessons = self._lessons, {}
+        for case in cases:
+            Cancelled.check(cancelled)
+            key = (case, lowest)
+            self._lessons[key] = known[key] if key in known else prepare(self._model, [case], lowest)[0]
+        return list(self._lessons.values())
 
     # -- the regression sample ----------------------------------------------------------------------
 
@@ -224,8 +216,31 @@ class Worker:
         lowest: int,
         cancelled: Callable[[], bool],
     ) -> list[Reading]:
-        """Readings under the history that is installed, each remembered for the next job."""
-        under = (lowest, *(patch.digest for patch in history))
+        """Readings of the samples, each remembered for the next job.
+
+        What the developer accepted is read under the history that is installed, for it was accepted under
+        that; the built-in texts under the base, so that many small changes do not add up unseen.
+        """
+        try:
+            install(self._model, [])
+            base = self._readings_under(
+                [], [each for each in samples if not each.accepted], lowest, cancelled
+            )
+        finally:
+            install(self._model, history)
+        here = self._readings_under(history, [each for each in samples if each.accepted], lowest, cancelled)
+        return [(here if each.accepted else base)[each] for each in samples]
+
+    def _readings_under(
+        self,
+        history: Sequence[Patch],
+        samples: Sequence[Sample],
+        lowest: int,
+        cancelled: Callable[[], bool],
+    ) -> dict[Sample, Reading]:
+        if not samples:
+            return {}
+        under = (lowest, samples[0].accepted, *(patch.digest for patch in history))
         known = self._readings[under] = self._readings.pop(under, {})
         for sample in samples:
             if sample not in known:
@@ -233,7 +248,7 @@ class Worker:
         self._readings[under] = {sample: known[sample] for sample in samples}
         while len(self._readings) > _HISTORIES:
             del self._readings[next(iter(self._readings))]
-        return list(self._readings[under].values())
+        return self._readings[under]
 
     # -- progress ------------------------------------------------------------------------------------
 
@@ -247,39 +262,39 @@ class Worker:
         self.say(jobs.Progress(job.id, phase, percent))
 
 
-def _ways(
-    method: Star, cases: Sequence[Case], hold: Sequence[Case], attempts: Sequence[Attempt]
-) -> Iterator[tuple[Star, Sequence[Case]]]:
-    """The ways to try, one after another, by what stood against the last one.
-
-    As asked; then with more neurons where the steps were not enough, together with the cases that
-    broke, and more gently where too much else moved.
-    """
-    yield method, cases
-    verdict = attempts[-1][1]
-    if verdict.passed:
-        yield replace(method, ratio=min(1.0, 4 * method.ratio)), cases
-        return
-    broken = set(verdict.broken) - {case.id for case in cases}
-    if broken:
-        yield method, [*cases, *(case for case in hold if case.id in broken)]
-    yield replace(method, margin=method.margin / 4, rate=method.rate / 2), cases
-    yield replace(method, margin=0.0, rate=method.rate / 4, ratio=method.ratio / 4), cases
+def _method(job: jobs.Job) -> Star:
+    """How a job is to be done."""
+    return PUBLISHED if job.method == "star" else METHODS[job.strength]
 
 
-def _solved(result: Result, asked: Set[str]) -> int:
-    """How many of the cases that were asked for are solved."""
-    return sum(outcome.solved for outcome in result.outcomes if outcome.case in asked)
+def _without_pairs(
+    cases: Sequence[Case], held: Sequence[Case], refused: dict[str, str]
+) -> tuple[list[Case], list[Case]]:
+    """The cases to teach and to hold that contradict no other; why cases are left out goes to ``refused``."""
+    asked = {case.id for case in cases}
+    for id_, other in pairs([*cases, *(case for case in held if case.id not in asked)]).items():
+        if id_ in asked:
+            refused[id_] = (
+                f"It contradicts case {other}: another text is expected at the same place; "
+                "delete or revert one of the two."
+            )
+    return [case for case in cases if case.id not in refused], [
+        case for case in held if case.id not in refused
+    ]
+
+
+def _gate(verdict: Verdict) -> dict[str, object]:
+    return {**asdict(verdict), "passed": verdict.passed}
 
 
 def _about(
-    result: Result,
-    verdict: Verdict,
+    attempts: Sequence[Attempt],
     taught: Sequence[jobs.Taught],
     steps: int,
     seconds: float,
 ) -> dict[str, object]:
-    """The verdict as it is stored with the patch."""
+    """The verdict as it is stored with the patch; what was tried in vain before is named too."""
+    result = attempts[-1].result
     return {
         "cases": [asdict(case) for case in taught],
         "steps": steps,
@@ -296,7 +311,19 @@ def _about(
             }
             for rows in result.patch.rows
         ],
-        "gate": {**asdict(verdict), "passed": verdict.passed},
+        "gate": _gate(attempts[-1].verdict),
+        "method": asdict(attempts[-1].method),
+        "attempts": [
+            {
+                "method": asdict(each.method),
+                "steps": each.result.steps,
+                "solved": sum(outcome.solved for outcome in each.result.outcomes),
+                "cases": len(each.result.outcomes),
+                "passed": each.verdict.passed,
+                "reasons": list(each.verdict.reasons),
+            }
+            for each in attempts[:-1]
+        ],
     }
 
 

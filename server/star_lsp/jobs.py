@@ -47,6 +47,10 @@ class Job:
     out: str | None = None
     #: Find out what the model writes before the repair (a decoding for each case).
     ask_before: bool = False
+    #: Teach nothing: say which of ``hold`` the history no longer solves (``verdict["gate"]["broken"]``).
+    check: bool = False
+    #: ``ours``, or ``star`` as published.
+    method: str = "ours"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,21 +2,36 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import AsyncFileLock, FileLock, Timeout
 
 from star_lsp import jobs
-from star_lsp.errors import NotFound, WorkerError
+from star_lsp.errors import WorkerError
 from star_lsp.process import Process
 from star_lsp.settings import Settings
 from star_lsp.store import Case, Patch, Store
 
-__all__ = ["Repair", "new_repair", "perform", "resume", "summary", "take_back", "warm"]
+__all__ = [
+    "Repair",
+    "alone",
+    "make_job",
+    "new_repair",
+    "perform",
+    "resume",
+    "run",
+    "summary",
+    "warm",
+    "why",
+]
 
 log = logging.getLogger(__name__)
+
+#: So many reasons fit into a message.
+_REASONS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +42,8 @@ class Repair:
     cases: tuple[str, ...]
     #: Solve them together with all active cases from the pristine base, replacing the history.
     from_base: bool
+    #: Patches that were taken back: find out what is no longer solved without them, and repair nothing.
+    without: tuple[str, ...] = ()
 
 
 async def perform(
@@ -52,45 +69,34 @@ async def perform(
     Raises:
         StoreError: the store cannot be used.
     """
-    lock = AsyncFileLock(_lock(store), poll_interval=0.2)
-    try:
-        await lock.acquire(cancel_check=cancelled)
-    except Timeout:
-        return _cancelled(repair)
-    try:
-        while True:
-            cases = store.begin(repair.cases)
-            if not cases or cancelled():
-                return _cancelled(repair)
-            on_progress(jobs.Progress(repair.id, "starting", 0))
-            active = store.active(base)
-            patch_id = store.new_patch_id()
-            job = _job(store, repair, cases, active, settings, store.patch_path(patch_id), ask_before)
-            answer = await _run(process, job, on_progress, cancelled)
-            if isinstance(answer, jobs.Report) and answer.base != base:
-                store.patch_path(patch_id).unlink(missing_ok=True)
-                answer = jobs.Failed(
-                    job.id,
-                    "The model was exchanged on the disk while it is in use; restart, then repair again.",
-                )
-            if isinstance(answer, jobs.Failed) and answer.cancelled:
-                return answer
-            if _commit(store, base, repair, answer, active, patch_id):
-                if isinstance(answer, jobs.Report) and answer.digest:
-                    on_live()
-                return answer
-            # Somebody reverted meanwhile: the patch leans on what is no longer there.
-            store.patch_path(patch_id).unlink(missing_ok=True)
-    finally:
+    async with alone(store, cancelled) as our_turn:
         try:
-            store.put_back(repair.cases, "pending")  # whatever came between
+            while our_turn:
+                cases = store.begin(repair.cases)
+                if not cases or cancelled():
+                    break
+                on_progress(jobs.Progress(repair.id, "starting", 0))
+                active = store.active(base)
+                patch_id = store.new_patch_id()
+                job = make_job(store, repair, cases, active, settings, store.patch_path(patch_id), ask_before)
+                answer = await run(process, job, base, on_progress, cancelled)
+                if isinstance(answer, jobs.Failed) and answer.cancelled:
+                    return answer
+                if _commit(store, base, repair, job, answer, active, patch_id):
+                    if isinstance(answer, jobs.Report) and answer.digest:
+                        on_live()
+                    return answer
+                # Somebody reverted meanwhile: the patch leans on what is no longer there.
+                store.patch_path(patch_id).unlink(missing_ok=True)
         finally:
-            await lock.release()
+            if our_turn:
+                store.put_back(repair.cases, "pending")  # whatever came between
+    return jobs.Failed(repair.id, "The repair was cancelled; the cases stay pending.", cancelled=True)
 
 
 async def warm(store: Store, base: str, process: Process, settings: Settings) -> None:
     """Have the worker ready: started, the history installed, the regression sample read."""
-    job = _job(store, new_repair([], from_base=False), [], store.active(base), settings, None, False)
+    job = make_job(store, new_repair([], from_base=False), [], store.active(base), settings)
     try:
         await process.run(job, lambda progress: None)
     except WorkerError as error:  # the repair that needs it will say more
@@ -113,81 +119,93 @@ def resume(store: Store) -> list[str]:
     return resumed
 
 
-def take_back(
-    store: Store, active: Sequence[Patch], *, patch: str | None = None, case: str | None = None
-) -> tuple[Patch, list[str]]:
-    """The patch taken out of the history, and the cases that are to be solved again without it.
-
-    Raises:
-        NotFound: no active patch is meant.
-    """
-    for each in active:
-        if patch in (None, each.id) and (case is None or case in each.cases):
-            break
-    else:
-        raise NotFound(
-            f"No active patch is or covers {case or patch}; `star-lsp patches` lists those there are."
-        )
-    rest = [id_ for id_ in each.cases if case is not None and id_ != case]
-    store.deactivate(each.id, [id_ for id_ in each.cases if id_ not in rest], rest)
-    return each, rest
-
-
 def summary(report: jobs.Report) -> str:
-    """What a repair came to, in a few words."""
+    """What a repair came to, in a few words, with every reason that stood against a case."""
     solved = sum(case.solved for case in report.cases)
     if solved == len(report.cases):
         return f"solved in {report.steps} steps, {report.seconds:.0f} s"
-    first = next(case.reason for case in report.cases if not case.solved)
-    return f"{solved} of {len(report.cases)} solved. {first}"
+    reasons = [
+        f"{', '.join(cases)}: {reason}" if len(report.cases) > 1 else reason
+        for reason, cases in why(_reasons(report)).items()
+    ]
+    if len(reasons) > _REASONS:
+        reasons[_REASONS:] = [f"And {len(reasons) - _REASONS} more; the cases name them."]
+    return f"{solved} of {len(report.cases)} solved. {' '.join(reasons)}"
+
+
+def why(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    """Each reason once, with the cases that it is for."""
+    found: dict[str, list[str]] = {}
+    for id_, reason in reasons.items():
+        found.setdefault(reason, []).append(id_)
+    return found
+
+
+@asynccontextmanager
+async def alone(store: Store, cancelled: Callable[[], bool]) -> AsyncIterator[bool]:
+    """One repair at a time on a store, whatever the process; False when it was cancelled while it waited."""
+    lock = AsyncFileLock(_lock(store), poll_interval=0.2)
+    try:
+        await lock.acquire(cancel_check=cancelled)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        await lock.release()
 
 
 def _lock(store: Store) -> Path:
     return store.path.with_name("repair.lock")
 
 
-def _cancelled(repair: Repair) -> jobs.Failed:
-    return jobs.Failed(repair.id, "The repair was cancelled; the cases stay pending.", cancelled=True)
-
-
-async def _run(
+async def run(
     process: Process,
     job: jobs.Job,
+    base: str,
     on_progress: Callable[[jobs.Progress], None],
     cancelled: Callable[[], bool],
 ) -> jobs.Report | jobs.Failed:
     """What a job came to; a worker that dies is started once more."""
     try:
         try:
-            return await process.run(job, on_progress)
+            answer = await process.run(job, on_progress)
         except WorkerError as error:
             if cancelled():
                 raise
             log.warning("%s Trying once more.", error)
-            return await process.run(job, on_progress)
+            answer = await process.run(job, on_progress)
     except WorkerError as error:
         # A worker that a cancel killed is no fault.
         return jobs.Failed(job.id, str(error), cancelled=cancelled())
+    if isinstance(answer, jobs.Failed) or answer.base == base:
+        return answer
+    if job.out:
+        Path(job.out).unlink(missing_ok=True)
+    return jobs.Failed(
+        job.id, "The model was exchanged on the disk while it is in use; restart, then repair again."
+    )
 
 
-def _job(
+def make_job(
     store: Store,
     repair: Repair,
     cases: Sequence[Case],
     active: Sequence[Patch],
     settings: Settings,
-    out: Path | None,
-    ask_before: bool,
+    out: Path | None = None,
+    ask_before: bool = False,
 ) -> jobs.Job:
-    wanted = {id_ for patch in active for id_ in patch.cases} | set(repair.cases)
+    """The job that a repair of ``cases`` on the history ``active`` is for the worker."""
+    solved = store.solved_by(active)
+    # What the model wrote by itself, or by way of another case's patch, counts as much.
+    solved += [case for case in store.cases("solved") if case.patch is None and case.model == settings.model]
     # A place that was flagged again with another fix: only the newest one counts.
-    newest = {(case.prefix, case.suffix): case for case in store.cases() if case.id in wanted}
-    newest |= {(case.prefix, case.suffix): case for case in cases}
-    solved = [
-        case
-        for case in (store.case(id_) for patch in active for id_ in patch.cases)
-        if newest[case.prefix, case.suffix].id == case.id
-    ]
+    wanted = {case.id for case in solved} | set(repair.cases)
+    newest = {(case.prefix, case.suffix): case.id for case in store.cases() if case.id in wanted}
+    newest |= {(case.prefix, case.suffix): case.id for case in cases}
+    solved = [case for case in solved if newest[case.prefix, case.suffix] == case.id]
     others = [case for case in solved if case.id not in repair.cases]
     asked = [*cases, *others] if repair.from_base else cases
     history = () if repair.from_base else tuple(str(store.patch_path(each.id)) for each in active)
@@ -213,6 +231,7 @@ def _job(
         max_kl=settings.gate.max_kl,
         out=str(out) if out else None,
         ask_before=ask_before,
+        method=settings.repair.method,
     )
 
 
@@ -224,6 +243,7 @@ def _commit(
     store: Store,
     base: str,
     repair: Repair,
+    job: jobs.Job,
     answer: jobs.Report | jobs.Failed,
     active: Sequence[Patch],
     patch_id: str,
@@ -237,8 +257,8 @@ def _commit(
             digest=answer.digest,
             revision=answer.revision,
             solved=[case.id for case in answer.cases if case.solved],
-            failed={id_: reason for id_, reason in _reasons(answer).items() if id_ in repair.cases},
-            verdict=answer.verdict,
+            failed=_reasons(answer),
+            verdict={"asked": {"method": job.method, "strength": job.strength}, **answer.verdict},
             replaces=leans_on if repair.from_base else [],
             leans_on=leans_on,
         )

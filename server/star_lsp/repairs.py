@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from star.errors import StarError
 from star_lsp import jobs
 from star_lsp.errors import ServerError
-from star_lsp.perform import Repair, new_repair, perform, summary, take_back, warm
+from star_lsp.perform import Repair, new_repair, perform, summary, warm
 from star_lsp.process import Process
 from star_lsp.protocol import Changed
+from star_lsp.reverts import check, checking, take_back
 from star_lsp.settings import Settings
 from star_lsp.store import Store
 
@@ -90,17 +91,20 @@ class Repairs:
         for id_ in cases:
             self._store.case(id_)
         repair = new_repair(cases, from_base=from_base)
-        self._queue = [each for each in self._queue if not set(each.cases) <= set(cases)]
+        self._queue = [each for each in self._queue if each.without or not set(each.cases) <= set(cases)]
         self._queue.append(repair)
-        if self._warming:
-            self._process.cancel()
-        self._wake.set()
+        self._hurry()
         return repair
 
     def warm(self) -> None:
         """Have the worker ready before anything is flagged: a repair then takes seconds."""
         if self._process.pid is None:
             self._get_warm()
+
+    def _hurry(self) -> None:
+        if self._warming:
+            self._process.cancel()
+        self._wake.set()
 
     def _get_warm(self) -> None:
         self._cold = True
@@ -127,16 +131,22 @@ class Repairs:
     async def revert(self, *, patch: str | None = None, case: str | None = None) -> None:
         """Take a patch, or one case, out of the history, and swap the rest in.
 
-        A patch that stands for several cases is solved again for the others.
+        A patch that stands for several cases is solved again for the others. Before that, and before
+        anything else, what is left is checked, and what leaned on the patch is solved again too.
 
         Raises:
             NotFound: no active patch is meant.
         """
-        _, rest = take_back(self._store, self._store.active(self._base), patch=patch, case=case)
+        found = take_back(self._store, self._store.active(self._base), patch=patch, case=case)
         await self._listener.install()
-        if rest:
-            self.ask(rest, from_base=False)
-        elif self._process.pid:
+        if found.rest:
+            self.ask(found.rest, from_base=False)
+        if found.leaned_on:
+            waiting = [id_ for each in self._queue for id_ in each.without]
+            self._queue = [each for each in self._queue if not each.without]
+            self._queue.insert(0, checking((*waiting, *found.patches)))
+            self._hurry()
+        elif not found.rest and self._process.pid:
             self._get_warm()
         self._listener.changed(["cases", "patches", "revision"])
 
@@ -180,21 +190,40 @@ class Repairs:
             tell.progress(repair, progress, "")
 
         word = "failed; see the log"
-        swaps: list[Awaitable[None]] = []
+        do = self._check if repair.without else self._repair
         try:
-            answer = await perform(
-                self._store, self._base, self._process, repair, self._settings(), on_progress,
-                cancelled=lambda: self._stopping, on_live=lambda: swaps.append(tell.install()),
-            )  # fmt: skip
-            if isinstance(answer, jobs.Failed):
-                word = "cancelled" if answer.cancelled else answer.reason
-            else:
-                for swap in swaps:
-                    await swap
-                    tell.changed(["revision"])
-                word = summary(answer)
+            word = await do(repair, on_progress)
         except (ServerError, StarError) as error:
             log.warning("repair %s: %s", repair.id, error)
             word = str(error)
         finally:
             tell.progress(repair, None, word)
+
+    async def _repair(self, repair: Repair, on_progress: Callable[[jobs.Progress], None]) -> str:
+        """A word on what a repair came to, its patch being served."""
+        tell = self._listener
+        swaps: list[Awaitable[None]] = []
+        answer = await perform(
+            self._store, self._base, self._process, repair, self._settings(), on_progress,
+            cancelled=lambda: self._stopping, on_live=lambda: swaps.append(tell.install()),
+        )  # fmt: skip
+        if isinstance(answer, jobs.Failed):
+            return "cancelled" if answer.cancelled else answer.reason
+        for swap in swaps:
+            await swap
+            tell.changed(["revision"])
+        return summary(answer)
+
+    async def _check(self, repair: Repair, on_progress: Callable[[jobs.Progress], None]) -> str:
+        """A word on what is left after a revert, the repair of what is broken being queued."""
+        answer = await check(
+            self._store, self._base, self._process, repair, self._settings(), on_progress,
+            cancelled=lambda: self._stopping,
+        )  # fmt: skip
+        if isinstance(answer, jobs.Failed):
+            unchecked = f"What is left without {', '.join(repair.without)} could not be checked. "
+            return "cancelled" if answer.cancelled else unchecked + answer.reason
+        if answer.broken:
+            self._listener.changed(["cases"])
+            self.ask(answer.broken, from_base=False)
+        return str(answer)

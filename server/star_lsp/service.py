@@ -301,9 +301,10 @@ class Service:
                 audience.ended(repair.id, word)
             return
         count = len(repair.cases)
-        self._work(
-            repair.id, f"Repairing {count} case{'s' * (count != 1)}", now.phase, now.percent, cancellable=True
-        )
+        title = f"Repairing {count} case{'s' * (count != 1)}"
+        if repair.without:
+            title = f"Checking what is left without {', '.join(repair.without)}"
+        self._work(repair.id, title, now.phase, now.percent, cancellable=True)
 
     def _work(self, key: str, title: str, message: str, percent: int, cancellable: bool = True) -> None:
         for audience in list(self.audiences):

@@ -115,6 +115,11 @@ class RepairSettings:
         "How much of the model a repair may change: gentle changes less and fails more often.",
         enum=("gentle", "normal", "strong"),
     )
+    method: str = setting(
+        "ours",
+        "How the model is repaired: ours, or star, which is STAR as published: ten steps, and no margin.",
+        enum=("ours", "star"),
+    )
     max_steps: int = setting(16, "Most steps that one repair may take.", minimum=1, maximum=256)
     max_seconds: int = setting(
         120, "Most seconds that a repair may take for each of its cases.", minimum=1, maximum=3_600

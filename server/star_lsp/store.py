@@ -69,7 +69,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """What is known of a patch file: which cases it solves, and the verdict it went live with."""
+    """What is known of a patch file: which cases it was made for, and the verdict it went live with."""
 
     id: str
     position: int
@@ -213,17 +213,17 @@ class Store:
             )
 
     def delete_case(self, id_: str) -> None:
-        """Forget a case that no active patch covers.
+        """Forget a case that no active patch solves.
 
         Raises:
             NotFound: there is none of that id.
-            StoreError: it is being repaired, or an active patch stands for it.
+            StoreError: it is being repaired, or an active patch solves it.
         """
         with self._writing():
             case = self.case(id_)
             if case.status == "repairing":
                 raise StoreError(f"Case {id_} is being repaired; cancel the repair, then delete it.")
-            if any(id_ in patch.cases for patch in self.patches() if patch.active):
+            if case in self.solved_by(self.patches()):
                 raise StoreError(f"Case {id_} is solved by an active patch; revert it, then delete it.")
             self._db.execute("DELETE FROM cases WHERE id = ?", [id_])
 
@@ -244,7 +244,7 @@ class Store:
         """
         ended = []
         with self._writing():
-            covered = {case for patch in self.patches() if patch.active for case in patch.cases}
+            covered = {case.id for case in self.solved_by(self.patches())}
             for id_ in ids:
                 now, why = ("solved", None) if id_ in covered else (status, reason)
                 done = self._db.execute(
@@ -253,6 +253,25 @@ class Store:
                 )
                 ended += [id_] * done.rowcount
         return ended
+
+    def reopen(self, base: str, ids: Iterable[str], reason: str, leans_on: Sequence[str]) -> list[str] | None:
+        """Solved cases that were found to be so no longer, now pending; those whose status that changed.
+
+        ``leans_on`` is the history that they were found under; nothing happens, and None is returned, when
+        that is no longer the history.
+        """
+        with self._writing():
+            if [each.id for each in self.active(base)] != list(leans_on):
+                return None
+            return [
+                id_
+                for id_ in ids
+                if self._db.execute(
+                    "UPDATE cases SET status = 'pending', patch = NULL, reason = ? "
+                    "WHERE id = ? AND status = 'solved'",
+                    [reason, id_],
+                ).rowcount
+            ]
 
     def resume(self) -> list[str]:
         """Cases whose repair was cut off by the end of its process, now as they were before it."""
@@ -270,6 +289,15 @@ class Store:
     def active(self, base: str) -> list[Patch]:
         """The history of one base: its active patches in order."""
         return [patch for patch in self.patches(base) if patch.active]
+
+    def solved_by(self, patches: Iterable[Patch]) -> list[Case]:
+        """The cases that the active ones of some patches solve, each once, in the order of the patches.
+
+        A case that a patch was made for, and that is solved no longer, names no patch any more.
+        """
+        known = {case.id: case for case in self.cases() if case.patch}
+        ids = dict.fromkeys(id_ for patch in patches if patch.active for id_ in patch.cases)
+        return [known[id_] for id_ in ids if id_ in known]
 
     def patch(self, id_: str) -> Patch:
         """One patch.
@@ -333,10 +361,10 @@ class Store:
             )
         return True
 
-    def deactivate(self, id_: str, reverted: Sequence[str], pending: Sequence[str] = ()) -> None:
-        """Take a patch out of the history; its cases are reverted, or pending again."""
+    def deactivate(self, ids: Iterable[str], reverted: Sequence[str], pending: Sequence[str] = ()) -> None:
+        """Take patches out of the history; their cases are reverted, or pending again."""
         with self._writing():
-            self._db.execute("UPDATE patches SET active = 0 WHERE id = ?", [id_])
+            self._db.executemany("UPDATE patches SET active = 0 WHERE id = ?", [(id_,) for id_ in ids])
             for status, cases in (("reverted", reverted), ("pending", pending)):
                 self._db.executemany(
                     "UPDATE cases SET status = ?, patch = NULL, reason = NULL WHERE id = ?",

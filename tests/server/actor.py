@@ -23,7 +23,7 @@ for line in sys.stdin:
     if line.startswith("cancel "):
         continue
     job = json.loads(line)
-    if not job["teach"]:  # to be ready for the next one
+    if not job["teach"] and not job["check"]:  # to be ready for the next one
         say(kind="report", job=job["id"], cases=[], steps=0, seconds=0.0, base=base)
         continue
     with open(folder + "/jobs", "a") as heard:
@@ -52,11 +52,14 @@ for line in sys.stdin:
         solved = [
             {{"id": teach["id"], "solved": right, "after": "x", "reason": reason}} for teach in job["teach"]
         ]
-        live = act == "solve"
+        live = act == "solve" and not job["check"]
         if live and job["out"]:
             open(job["out"], "w").close()
+        verdict = {{"steps": 3}}
+        if act == "break":
+            verdict["gate"] = {{"broken": [hold["id"] for hold in job["hold"]]}}
         say(kind="report", job=job["id"], cases=solved, steps=3, seconds=1.0, base=base,
-            digest="d" if live else None, revision="r" if live else None, verdict={{"steps": 3}})
+            digest="d" if live else None, revision="r" if live else None, verdict=verdict)
 """
 
 
@@ -74,6 +77,6 @@ def script(model: Path, *acts: str) -> None:
 
 
 def heard(model: Path) -> list[Any]:
-    """The jobs that taught something, over all lives of the worker."""
+    """The jobs that taught or checked something, over all lives of the worker."""
     path = model / "jobs"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -416,7 +416,7 @@ def test_what_another_process_changes_in_the_history_is_served_within_a_second(
     assert manual.command("status")["revision"] == "revision 2"
     manual.until(lambda: manual.of("star/didChange")[-1]["revision"] == "revision 2", "told")
     store = store_of(session)
-    store.deactivate(patch, [case])
+    store.deactivate([patch], [case])
     store.close()
     manual.until(lambda: session.engine.histories[-1] == [], "the patch is gone again")
 

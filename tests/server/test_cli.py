@@ -223,6 +223,24 @@ def test_repair_revert_and_repair_again(run: Run, store: Store, tmp_path: Path, 
     assert run("status", "--json").json["revision"] == first
 
 
+def test_after_a_revert_every_case_that_counts_as_solved_is_what_the_model_writes(
+    run: Run, store: Store, tmp_path: Path
+) -> None:
+    cases = [{"prefix": f"{name} = ", "suffix": "\n", "expected": "two"} for name in ("ab", "cd", "ef")]
+    file = written(tmp_path / "cases.jsonl", *cases)
+    assert run("repair", "--cases", file, "--one-by-one").status == 0
+    first, *others = [case.id for case in store.cases()]
+    reverted = run("revert", first, "--json")
+    assert reverted.status == 0, reverted.err
+    assert reverted.json["checked"] == 2
+    assert set(reverted.json["solvedAgain"]) == set(reverted.json["broken"])
+    assert [store.case(id_).status for id_ in (first, *others)] == ["reverted", "solved", "solved"]
+    place = tmp_path / "a.py"
+    for name in ("cd", "ef"):
+        place.write_text(f"{name} = \n")
+        assert run("complete", f"{place}:1:6", "--json").json["text"] == "two"
+
+
 def test_a_dry_run_tells_what_is_solved_and_what_is_not_and_keeps_nothing(
     run: Run, store: Store, tmp_path: Path
 ) -> None:

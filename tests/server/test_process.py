@@ -1,9 +1,8 @@
 """The worker's life, and what a repair comes to, with a program in its place that acts as it is told."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -11,46 +10,12 @@ from filelock import FileLock
 
 from star_lsp import jobs
 from star_lsp.errors import WorkerError
-from star_lsp.perform import new_repair, perform, summary, take_back
+from star_lsp.perform import summary
 from star_lsp.process import Process
-from star_lsp.settings import Settings
-from star_lsp.store import Case, Store
+from star_lsp.reverts import take_back
+from star_lsp.settings import read
 from tests.server import actor
-
-
-class Stage:
-    """A model folder with a script, and a store."""
-
-    def __init__(self, folder: Path) -> None:
-        self.model = folder / "model"
-        self.model.mkdir()
-        self.store = Store(folder / "data")
-        self.process = Process(self.model)
-        self.progress: list[jobs.Progress] = []
-
-    def script(self, *acts: str) -> None:
-        actor.script(self.model, *acts)
-
-    @property
-    def heard(self) -> list[Any]:
-        return actor.heard(self.model)
-
-    def case(self, name: str, expected: str = "1") -> Case:
-        return self.store.add_case(prefix=f"{name} = ", suffix="\n", expected=expected, rejected="2")
-
-    def status(self, *cases: Case) -> list[tuple[str, str | None]]:
-        return [(case.status, case.reason) for case in map(self.store.case, [case.id for case in cases])]
-
-    async def perform(
-        self,
-        *cases: Case,
-        from_base: bool = False,
-        cancelled: Callable[[], bool] = lambda: False,
-        on_progress: Callable[[jobs.Progress], None] | None = None,
-    ) -> jobs.Report | jobs.Failed:
-        repair = new_repair([case.id for case in cases], from_base=from_base)
-        tell = on_progress or self.progress.append
-        return await perform(self.store, "b", self.process, repair, Settings(), tell, cancelled=cancelled)
+from tests.server.stage import Stage, played
 
 
 @pytest.fixture
@@ -59,18 +24,6 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     made = Stage(tmp_path)
     yield made
     made.store.close()
-
-
-def played(stage: Stage, play: Callable[[], Awaitable[None]]) -> None:
-    """Run a play, and see the worker to its end."""
-
-    async def whole() -> None:
-        try:
-            await play()
-        finally:
-            await stage.process.end()
-
-    asyncio.run(whole())
 
 
 def teach(*names: str) -> jobs.Job:
@@ -427,3 +380,31 @@ def test_a_cancelled_repair_leaves_its_cases_as_they_were_and_the_lock_free(stag
 
     stage.script("solve", "sleep", "sleep")
     played(stage, play)
+
+
+def test_the_method_of_the_settings_is_that_of_the_job_and_named_with_the_patch(stage: Stage) -> None:
+    async def play() -> None:
+        settings, problems = read({"repair.method": "star"})
+        assert problems == []
+        await stage.perform(stage.case("x"), settings=settings)
+        await stage.perform(stage.case("y"))
+        assert [job["method"] for job in stage.heard] == ["star", "ours"]
+        first, second = stage.store.active("b")
+        assert first.verdict["asked"] == {"method": "star", "strength": "normal"}
+        assert second.verdict["asked"]["method"] == "ours"
+
+    stage.script("solve")
+    played(stage, play)
+
+
+def test_a_summary_gives_every_reason_once_with_its_cases_up_to_a_few() -> None:
+    def report(*reasons: str | None) -> jobs.Report:
+        cases = [
+            jobs.Taught(f"c{number}", reason is None, "x", None, reason)
+            for number, reason in enumerate(reasons)
+        ]
+        return jobs.Report("r", tuple(cases), 3, 1.0, "b")
+
+    assert summary(report("Hard.")) == "0 of 1 solved. Hard."
+    assert summary(report("Hard.", None, "Long.", "Hard.")) == "1 of 4 solved. c0, c3: Hard. c2: Long."
+    assert summary(report(*"abcdef")).endswith("c3: d And 2 more; the cases name them.")

@@ -242,7 +242,7 @@ def test_a_batch_repair_replaces_the_patches_and_gives_up_one_case_exactly(
     assert shown(client)["insertText"] == "y"
 
     store = Store(folder / "home" / "data")  # another process takes it back
-    store.deactivate(rest["id"], [first])
+    store.deactivate([rest["id"]], [first])
     store.close()
     client.until(lambda: shown(client)["insertText"] != "y", "the revert is followed", 2)
 
@@ -262,6 +262,25 @@ def test_a_revert_while_a_repair_runs_is_not_undone_by_its_result(client: Client
     assert patch["cases"] == [second]
     assert patch["id"] not in base
     assert patch["revision"] == client.command("status")["revision"]  # it leans on nothing else
+    assert shown(client, PLACES[1])["insertText"] == "y"
+
+
+def test_what_is_left_after_a_revert_is_checked_and_is_what_the_model_writes(client: Client) -> None:
+    items = [shown(client, place) for place in PLACES[:2]]
+    first, second = [client.flag(item, "y") for item in items]
+    client.until_case(second, "solved")
+    client.until_state("ready")
+    told = len(client.told)
+    client.command("revert", caseId=first)
+
+    def checked() -> bool:
+        ends = [each["params"]["value"] for each in client.told[told:] if each["method"] == "$/progress"]
+        return any("solved" in (value.get("message") or "") for value in ends if value["kind"] == "end")
+
+    client.until(checked, "the check ends")
+    client.until_case(second, "solved")
+    client.until_state("ready")
+    assert client.case(first)["status"] == "reverted"
     assert shown(client, PLACES[1])["insertText"] == "y"
 
 

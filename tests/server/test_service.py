@@ -35,6 +35,11 @@ def flag(client: Client, expected: str = "max(y)", character: int = 12) -> str:
     return client.flag(item, expected)
 
 
+def items(client: Client, count: int = 2) -> list[Any]:
+    """What is shown at some places."""
+    return [client.inline(URI, 1, character) for character in range(12, 12 - count, -1)]
+
+
 def schedule(client: Client, name: str) -> None:
     client.notify("workspace/didChangeConfiguration", {"settings": {"repair": {"schedule": name}}})
 
@@ -181,3 +186,67 @@ def test_an_unknown_case_is_refused(session: Session) -> None:
     client = start(session)
     with pytest.raises(Refused, match="There is no case c0"):
         client.command("repairAll", cases=["c0"])
+
+
+def test_what_leaned_on_a_reverted_patch_is_found_and_repaired_again_and_the_developer_sees_it(
+    session: Session,
+) -> None:
+    actor.script(session.model, "solve", "solve", "break", "solve")
+    client = start(session)
+    first, second = [client.flag(item, "max(y)") for item in items(client)]
+    client.until_case(second, "solved")
+    client.until_state("ready")
+    old = client.case(second)["patchId"]
+    gone, told = client.case(first)["patchId"], len(client.told)
+    client.command("revert", caseId=first)
+    client.until(lambda: client.case(second)["patchId"] not in (None, old), "it is solved again")
+    client.until_state("ready")
+
+    assert [job["check"] for job in actor.heard(session.model)] == [False, False, True, False]
+    assert [patch["active"] for patch in client.command("listPatches")] == [False, True, True]
+    values = [each["params"]["value"] for each in client.told[told:] if each["method"] == "$/progress"]
+    begins = [value["title"] for value in values if value["kind"] == "begin"]
+    assert begins == [f"Checking what is left without {gone}", "Repairing 1 case"]
+    ends = [value["message"] for value in values if value["kind"] == "end"]
+    assert ends == [f"1 of 1 cases no longer solved: {second}", "solved in 3 steps, 1 s"]
+    assert client.case(first)["status"] == "reverted"
+
+
+def test_a_check_goes_first_is_one_for_all_reverts_and_can_be_cancelled(session: Session) -> None:
+    actor.script(session.model, "solve", "solve", "solve", "sleep", "sleep", "solve")
+    client = start(session)
+    one, two, three, four = [client.flag(item, "max(y)") for item in items(client, 4)]
+    client.until_case(four, "repairing")
+    client.command("revert", caseId=one)
+    client.command("revert", caseId=two)
+    assert client.command("status")["queue"] == 1
+    client.command("cancelRepair", caseId=four)
+
+    def checking() -> str | None:
+        tokens = [
+            each["token"] for each in client.of("$/progress") if "Checking" in each["value"].get("title", "")
+        ]
+        return tokens[0] if tokens else None
+
+    token = client.until(checking, "the check")
+    client.until(lambda: len(actor.heard(session.model)) == 5, "the worker checks")
+    client.notify("window/workDoneProgress/cancel", {"token": token})
+    client.until_state("ready")
+    assert [client.case(case)["status"] for case in (one, two, three, four)] == [
+        "reverted",
+        "reverted",
+        "solved",
+        "pending",
+    ]
+    titles = [each["value"].get("title") or "" for each in client.of("$/progress")]
+    assert len([title for title in titles if title.startswith("Checking")]) == 1
+
+
+def test_a_revert_on_which_nothing_leans_starts_no_worker(session: Session) -> None:
+    client = start(session)
+    case = flag(client)
+    client.until_case(case, "solved")
+    client.until_state("ready")
+    client.command("revert", caseId=case)
+    time.sleep(0.2)
+    assert len(actor.heard(session.model)) == 1

@@ -179,7 +179,7 @@ def test_the_history_is_the_active_patches_of_one_base_in_order(store: Store) ->
     assert [patch.id for patch in store.patches()] == [first, second, other]
     assert [patch.id for patch in store.patches("other")] == [other]
     assert [patch.position for patch in store.patches()] == [1, 2, 3]
-    store.deactivate(first, [])
+    store.deactivate([first], [])
     assert [patch.id for patch in store.active("b")] == [second]
     third = activate(store)
     assert [patch.id for patch in store.active("b")] == [second, third]
@@ -197,7 +197,7 @@ def test_a_batch_patch_replaces_those_it_covers(store: Store) -> None:
 def test_a_patch_for_a_history_that_is_no_more_does_not_go_live(store: Store) -> None:
     earlier = activate(store, add(store))
     case = add(store, "y")
-    store.deactivate(earlier, [])
+    store.deactivate([earlier], [])
     late = store.new_patch_id()
     about: dict[str, Any] = {"base": "b", "digest": "d", "revision": "r", "failed": {}, "verdict": {}}
     assert not store.activate(late, solved=[case.id], leans_on=[earlier], **about)
@@ -218,7 +218,7 @@ def test_going_live_happens_as_a_whole_or_not_at_all(store: Store) -> None:
 def test_a_reverted_patch_leaves_one_case_reverted_and_the_others_pending(store: Store) -> None:
     one, two = add(store, "x"), add(store, "y")
     id_ = activate(store, one, two)
-    store.deactivate(id_, [one.id], [two.id])
+    store.deactivate([id_], [one.id], [two.id])
     assert not store.patch(id_).active
     assert [(store.case(case.id).status, store.case(case.id).patch) for case in (one, two)] == [
         ("reverted", None),
@@ -234,7 +234,7 @@ def test_a_case_is_deleted_unless_it_is_being_repaired_or_a_patch_stands_for_it(
     id_ = activate(store, case)
     with pytest.raises(StoreError, match="solved by an active patch; revert it"):
         store.delete_case(case.id)
-    store.deactivate(id_, [case.id])
+    store.deactivate([id_], [case.id])
     store.delete_case(case.id)
     assert store.cases() == []
 
@@ -268,7 +268,7 @@ def test_what_was_cut_off_is_as_before_pending_or_solved_by_the_patch_it_had(sto
 def test_patch_files_that_no_patch_names_are_swept_and_no_others(store: Store) -> None:
     kept = activate(store, add(store))
     reverted = activate(store)
-    store.deactivate(reverted, [])
+    store.deactivate([reverted], [])
     orphan = store.patch_path(store.new_patch_id())
     orphan.write_bytes(b"rows")
     half = orphan.with_name(f".{orphan.name}.part")

@@ -59,7 +59,11 @@ def test_a_model_that_cannot_be_read_is_said_and_a_job_is_answered_on_a_clean_li
         "kind": "job",
         "id": "r1",
         "history": [],
-        "teach": [teach | {"id": "long", "expected": "12345"}, teach | {"id": "c", "expected": "y"}],
+        "teach": [
+            teach | {"id": "long", "expected": "12345"},
+            teach | {"id": "c", "expected": "y"},
+            *(teach | {"id": id_, "prefix": "q = ", "expected": id_} for id_ in ("p1", "p2")),
+        ],
         "accepted": [teach | {"id": "a", "prefix": "z = ", "expected": "1"}],
         "max_tokens": 4,
         "min_unchanged": 0.0,
@@ -69,20 +73,30 @@ def test_a_model_that_cannot_be_read_is_said_and_a_job_is_answered_on_a_clean_li
         "ask_before": True,
     }
     cancelled = job | {"id": "r2", "teach": [teach | {"id": "d", "expected": "v"}]}
+    hold = [teach | {"id": id_, "expected": expected} for id_, expected in (("c", "y"), ("gone", "#%"))]
+    check = job | {"id": "r3", "teach": [], "history": [job["out"]], "hold": hold, "check": True}
     assert good.stdin is not None
     assert good.stdout is not None
     assert json.loads(good.stdout.readline()) == {"kind": "tied"}
-    good.stdin.write("\n".join([json.dumps(job), "cancel r2", json.dumps(cancelled), ""]).encode())
+    good.stdin.write(
+        "\n".join([json.dumps(job), "cancel r2", json.dumps(cancelled), json.dumps(check), ""]).encode()
+    )
     good.stdin.flush()
     answers = []
-    while len(answers) < 2:
+    while len(answers) < 3:
         message = json.loads(good.stdout.readline())
         if message["kind"] == "progress":
-            assert message["job"] == "r1"
+            assert message["job"] in ("r1", "r3")
         else:
             answers.append(message)
-    report, failed = answers
-    long, solved = report["cases"]
+    report, failed, checked = answers
+    long, solved, *pair = report["cases"]
+    assert [case["reason"] for case in pair] == [
+        f"It contradicts case {other}: another text is expected at the same place; "
+        "delete or revert one of the two."
+        for other in ("p2", "p1")
+    ]
+    assert checked["verdict"]["gate"]["broken"] == ["gone"]
     assert long["reason"] == (
         "The expected text has 5 tokens and a completion at most 4; "
         "shorten it, or raise completion.maxTokens."

@@ -13,6 +13,7 @@ from star.gate import Limits, Sample, _kl, judge, read
 from star.model import CodeModel
 from star.patch import Patch, Rows, install
 from star.repair import Budget, Star, repair
+from star.trace import prepare
 from tests import tiny
 
 SAMPLES = [Sample(tuple(range(5, 40)), 1), Sample(tuple(range(60, 80)), 12)]
@@ -96,9 +97,9 @@ def _repaired(model: CodeModel) -> tuple[Case, Patch]:
 def test_a_solved_case_holds_and_a_broken_one_is_named(one: CodeModel) -> None:
     case, patch = _repaired(one)
     install(one, [patch])
-    assert judge(one, [case], [], []).still_solved == 1
+    assert judge(one, prepare(one, [case]), [], []).still_solved == 1
     install(one, [])
-    verdict = judge(one, [case], [], [])
+    verdict = judge(one, prepare(one, [case]), [], [])
     assert not verdict.passed
     assert verdict.broken == ("a",)
     assert verdict.reasons == ("1 of 1 earlier cases would no longer be solved",)
@@ -132,4 +133,4 @@ def test_reading_and_judging_stop_when_cancelled(one: CodeModel) -> None:
     with pytest.raises(Cancelled):
         judge(one, [], SAMPLES, before, cancelled=lambda: True)
     with pytest.raises(Cancelled):
-        judge(one, [tiny.case(one)], [], [], cancelled=lambda: True)
+        judge(one, prepare(one, [tiny.case(one)]), [], [], cancelled=lambda: True)

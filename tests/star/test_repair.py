@@ -1,6 +1,7 @@
 """The whole loop, from a failing case to a patch."""
 
 import math
+import string
 import time
 from dataclasses import replace
 from functools import cache
@@ -121,6 +122,50 @@ def test_one_position_in_the_last_layer_moves_by_rate_times_steer_against_the_gr
     sigma = difference / np.subtract(*np.percentile(difference, [75, 25]))
     wanted = -rate * np.abs(sigma) * gradient.sign().numpy()
     assert np.allclose((after - before).detach().numpy(), wanted, rtol=1e-3, atol=2e-6)
+
+
+def test_for_one_failing_position_signs_given_to_outputs_or_to_weights_are_the_same_step(
+    one: CodeModel,
+) -> None:
+    case = tiny.case(one, "")
+    ways = [
+        Star(step=step, layers="one", pattern="none", early_stop=False, back_off=False)
+        for step in ("outputs", "weights")
+    ]
+    first, second = (repair(one, [case], Budget(1), method=way).patch.rows[0] for way in ways)
+    assert torch.allclose(first.delta, second.delta, rtol=1e-3, atol=1e-7)
+
+
+def test_a_place_that_is_right_already_stays_still_while_others_move(one: CodeModel) -> None:
+    """What the least squares promise: a row with a zero steer moves by nothing in the layer repaired."""
+    layer = one.depth - 1
+    case = next(case for before in string.ascii_letters if (case := _half_right(one, before)))
+    lessons = prepare(one, [case])
+    seen = trace(one, lessons, {layer: torch.arange(one.neurons)}, system="targets")
+    failing = {(failure.case, failure.position) for failure in seen.failures}
+    method = Star(layers="one", pattern="none", margin=0.0, early_stop=False, back_off=False)
+    patch = repair(one, [case], Budget(1), method=method).patch
+    moved = (seen.activations[layer] @ patch.rows[0].delta).norm(dim=1)
+    still = torch.tensor([place not in failing for place in seen.system])
+    assert bool(still.any())
+    assert float(moved[still].max()) < 1e-3 * float(moved[~still].min())
+
+
+def _half_right(model: CodeModel, before: str) -> Case | None:
+    """A case whose first token the model writes by itself; None where that is no letter."""
+    guess = tiny.case(model, "x", before)
+    first = trace(model, prepare(model, [guess])).failures[0]
+    written = model.decode_next(guess.prompt, [first.predicted])
+    return tiny.case(model, written + "xyz", before) if written.isalnum() and written.isascii() else None
+
+
+def test_more_cases_may_move_more_neurons(one: CodeModel) -> None:
+    cases = [tiny.case(one), tiny.case(one, "os", "import ", id="b")]
+    for widen, times in ((True, 2), (False, 1)):
+        method = Star(ratio=0.25, widen=widen)
+        alone = repair(one, cases[:1], Budget(1), method=method).patch
+        both = repair(one, cases, Budget(1), method=method).patch
+        assert len(both.rows[0].neurons) == times * len(alone.rows[0].neurons)
 
 
 def test_the_closed_form_holds_for_activations_of_any_length(one: CodeModel) -> None:

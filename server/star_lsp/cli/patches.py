@@ -3,22 +3,25 @@
 import asyncio
 import json
 import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from star.history import revision
+from star_lsp import jobs
 from star_lsp.catalogue import installed
-from star_lsp.cli.repairing import Done, repair_in_turn, taught_table
+from star_lsp.cli.repairing import Done, solve_rest, taught_table, tell_reasons
 from star_lsp.cli.state import IdGroup, as_json, err, opened, out, patch_ids, revertible_ids, short
 from star_lsp.errors import NotFound
 from star_lsp.listing import patch_info, when
-from star_lsp.perform import new_repair, take_back
 from star_lsp.places import places
 from star_lsp.protocol import unstructure
+from star_lsp.reverts import Checked, Reverted, take_back
 from star_lsp.settings import Settings
 from star_lsp.store import Patch, Store
 
@@ -69,17 +72,19 @@ def show(id_: str, as_json: bool) -> None:
         console.print("  It has no verdict.")
         return
     table = Table(title="Cases", title_justify="left")
-    for column in ("case", "before", "after"):
+    for column in ("case", "solved", "before", "after"):
         table.add_column(column, overflow="fold", no_wrap=column == "case")
     for case in verdict["cases"]:
-        if case["solved"]:
-            before = case["before"] if case["before"] is not None else rejected.get(case["id"], "")
-            table.add_row(case["id"], Text(short(before, 80)), Text(short(case["after"], 80)))
-    console.print(table, verdict_text(verdict))
+        before = case["before"] if case["before"] is not None else rejected.get(case["id"], "")
+        mark = Text("✓", "green") if case["solved"] else Text("✗", "red")
+        table.add_row(case["id"], mark, Text(short(before, 80)), Text(short(case["after"], 80)))
+    console.print(table)
+    tell_reasons(console, {case["id"]: case["reason"] for case in verdict["cases"]})
+    console.print(verdict_text(verdict))
 
 
 def verdict_text(verdict: Any) -> RenderableType:
-    """What moved, and what the gate found against its limits."""
+    """What moved, what the gate found against its limits, what was tried before, and what it took."""
     moved = Table(title="What moved (rows of output projections)", title_justify="left")
     for column in ("layer", "neurons", "norm of delta", "largest entry"):
         moved.add_column(column, justify="right")
@@ -102,21 +107,56 @@ def verdict_text(verdict: Any) -> RenderableType:
         f"≥ {limits['min_unchanged']:.1%}",
     )
     found.add_row("mean KL divergence, nats a token", f"{gate['kl']:.2g}", f"≤ {limits['max_kl']:.2g}")
-    spent = Text(
-        f"{verdict['steps']} steps, {verdict['seconds']:.0f} s, {_size(verdict['sizeBytes'])} on disk", "dim"
+    parts: list[RenderableType] = [moved, found]
+    if tried := verdict.get("attempts"):
+        parts.append(_tried(tried, verdict["method"]))
+    return Group(*parts, Text("\n".join(_spent(verdict)), "dim"))
+
+
+def _tried(attempts: Sequence[Any], method: Mapping[str, object]) -> Table:
+    """What was tried before, by where it differed from what went live, and what stood against it."""
+    table = Table(title="What was tried before", title_justify="left")
+    for column in ("with", "steps", "solved", "what stood against it"):
+        table.add_column(column, overflow="fold", justify="right" if column == "steps" else "left")
+    for each in attempts:
+        other = {name: value for name, value in each["method"].items() if method.get(name) != value}
+        against = "; ".join(each["reasons"]) or "not all were solved"
+        solved = f"{each['solved']} of {each['cases']}"
+        table.add_row(Text(_settings(other) or "the same"), str(each["steps"]), solved, Text(against))
+    return table
+
+
+def _spent(verdict: Any) -> Iterator[str]:
+    """What the patch took, and how it was made."""
+    neurons = sum(layer["neurons"] for layer in verdict["layers"])
+    size = f"{len(verdict['layers'])} layers, {neurons} neurons in all, {_size(verdict['sizeBytes'])} on disk"
+    yield f"{verdict['steps']} steps, {verdict['seconds']:.0f} s; {size}"
+    if asked := verdict.get("asked"):
+        yield f"method {asked['method']}" + f", {asked['strength']}" * (asked["method"] != "star")
+    if method := verdict.get("method"):
+        yield f"with {_settings(method)}"
+
+
+def _settings(method: Mapping[str, object]) -> str:
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in method.items()
     )
-    return Group(moved, found, spent)
 
 
 @click.command()
 @click.argument("id_", metavar="PATCH|CASE", shell_complete=revertible_ids)
-@click.option("--no-repair", is_flag=True, help="Leave the other cases of the patch pending.")
+@click.option("--no-check", is_flag=True, help="Do not ask whether the cases that are left are still solved.")
+@click.option("--no-repair", is_flag=True, help="Leave the cases that are no longer solved pending.")
 @as_json
-def revert(id_: str, no_repair: bool, as_json: bool) -> None:
+def revert(id_: str, no_check: bool, no_repair: bool, as_json: bool) -> None:
     """Take back a patch, or one case.
 
     The model is rebuilt from the base without it; a running server notices by itself. When a patch
-    stands for several cases and one of them is reverted, the others are solved again at once.
+    stands for several cases and one of them is reverted, the others are solved again at once. So are cases
+    whose own patch leaned on what was taken back: all that are left are checked.
+
+    The exit status is 1 when not all of that could be done.
     """
     with opened() as store:
         active = [patch for patch in store.patches() if patch.active]
@@ -125,34 +165,60 @@ def revert(id_: str, no_repair: bool, as_json: bool) -> None:
             raise NotFound(
                 f"Patch {id_} is not active, so nothing of it is left; `star-lsp patches` lists all."
             )
-        patch, rest = take_back(store, active, **{"patch" if whole else "case": id_})
-        done: list[Done] = []
-        if rest and not no_repair:
-            done = _solve_again(store, patch.base, rest, err())
-        now = revision(patch.base, [each.digest for each in store.active(patch.base)])
-        pending = [case for case in rest if store.case(case).status != "solved"]
+        reverted = take_back(store, active, **{"patch" if whole else "case": id_})
+        try:
+            found, done = _rest(store, reverted, not no_check, not no_repair)
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            click.echo(
+                f"Stopped; {id_} is reverted, and the rest as far as it came (star-lsp cases).", err=True
+            )
+            raise SystemExit(130) from None
+        now = revision(reverted.base, [each.digest for each in store.active(reverted.base)])
+        broken = found.broken if isinstance(found, Checked) else ()
+        left = [*reverted.rest, *broken]
+        pending = [case for case in left if store.case(case).status != "solved"]
     solved = [each.id for each in done if each.solved]
     if as_json:
-        click.echo(
-            json.dumps({"revision": now, "patchId": patch.id, "solvedAgain": solved, "pending": pending})
-        )
+        told = {
+            "revision": now,
+            "patchId": reverted.patches[-1],
+            "patchIds": list(reverted.patches),
+            "checked": found.cases if isinstance(found, Checked) else None,
+            "broken": list(broken),
+            "solvedAgain": solved,
+            "pending": pending,
+        }
+        click.echo(json.dumps(told))
     else:
         click.echo(f"Reverted {id_}; the revision is {now}.")
+        if isinstance(found, Checked):
+            click.echo(f"Checked: {found}.")
         if done:
             out().print(taught_table(done))
+            tell_reasons(out(), {each.id: each.reason for each in done})
         elif pending:
-            click.echo(f"Pending again, as their patch is gone: {', '.join(pending)} (star-lsp repair).")
-    if done and pending:
+            click.echo(f"Pending again: {', '.join(pending)} (star-lsp repair).")
+    if isinstance(found, jobs.Failed):
+        click.echo(f"What is left could not be checked: {found.reason}", err=True)
+    if (done and pending) or isinstance(found, jobs.Failed):
         raise SystemExit(1)
 
 
-def _solve_again(store: Store, base: str, cases: list[str], console: Console) -> list[Done]:
-    """What became of the cases whose patch was taken back for another's sake."""
+def _rest(
+    store: Store, reverted: Reverted, and_check: bool, and_repair: bool
+) -> tuple[Checked | jobs.Failed | None, list[Done]]:
+    """What is no longer solved after a revert, and what became of the cases that are pending by it."""
     for model in installed(places(os.environ).models):
-        if model.fingerprint == base:
-            repair = new_repair(cases, from_base=False)
-            return asyncio.run(repair_in_turn(store, model, [repair], Settings(), console))
-    return []
+        if model.fingerprint == reverted.base:
+            settings = replace(Settings(), model=model.name)
+            return asyncio.run(
+                solve_rest(
+                    store, model, reverted, settings, err(), and_check=and_check, and_repair=and_repair
+                )
+            )
+    if and_check and reverted.leaned_on:
+        return jobs.Failed("", "The model that it is for is not here; pull it, then repair what fails."), []
+    return None, []
 
 
 def _table(found: list[Patch]) -> Table:

@@ -12,7 +12,7 @@ import click
 
 from star_lsp.catalogue import Installed
 from star_lsp.cli.case_file import Written, read_cases
-from star_lsp.cli.repairing import Done, repair_in_turn, taught_table
+from star_lsp.cli.repairing import Done, repair_in_turn, taught_table, tell_reasons
 from star_lsp.cli.state import as_json, case_ids, err, model_option, opened, out, the_model
 from star_lsp.perform import new_repair
 from star_lsp.settings import Settings
@@ -47,6 +47,13 @@ __all__ = ["repair"]
     show_default=True,
     help="How much of the model may change.",
 )
+@click.option(
+    "--method",
+    type=click.Choice(["ours", "star"]),
+    default=Settings().repair.method,
+    show_default=True,
+    help="How it is repaired; star is STAR as published: ten steps, and no margin.",
+)
 @model_option
 @as_json
 def repair(
@@ -57,6 +64,7 @@ def repair(
     one_by_one: bool,
     dry_run: bool,
     strength: str,
+    method: str,
     model: str,
     as_json: bool,
 ) -> None:
@@ -70,7 +78,8 @@ def repair(
     written = read_cases(file) if file is not None else []
     found = the_model(model)
     settings = Settings()
-    settings = replace(settings, model=model, repair=replace(settings.repair, strength=strength))
+    how = replace(settings.repair, strength=strength, method=method)
+    settings = replace(settings, model=found.name, repair=how)
     with ExitStack() as stack:
         store = stack.enter_context(opened())
         if not written:
@@ -103,6 +112,7 @@ def repair(
             raise SystemExit(130) from None
     if not as_json:
         out().print(taught_table([replace(each, patch=None) for each in done] if dry_run else done))
+        tell_reasons(out(), {each.id: each.reason for each in done})
         if dry_run:
             click.echo("A dry run: neither cases nor patches were kept.")
     raise SystemExit(0 if all(each.solved for each in done) else 1)

@@ -1,8 +1,8 @@
 """Repairs that a command runs itself, one after another, with their progress."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -14,12 +14,13 @@ from rich.text import Text
 from star_lsp import jobs
 from star_lsp.catalogue import Installed
 from star_lsp.cli.state import short
-from star_lsp.perform import Repair, perform
+from star_lsp.perform import Repair, new_repair, perform, why
 from star_lsp.process import Process
+from star_lsp.reverts import Checked, Reverted, check, checking
 from star_lsp.settings import Settings
 from star_lsp.store import Store
 
-__all__ = ["Done", "repair_in_turn", "step_bar", "taught_table"]
+__all__ = ["Done", "repair_in_turn", "solve_rest", "step_bar", "taught_table", "tell_reasons"]
 
 OnStep = Callable[[str, int], None]
 
@@ -47,18 +48,53 @@ async def repair_in_turn(
     on_done: Callable[[Sequence[Done]], None] = lambda _: None,
 ) -> list[Done]:
     """What became of every case of the repairs; the worker is gone when this ends, however it ends."""
-    process = Process(model.folder)
     done: list[Done] = []
-    try:
+    async with _worker(model) as process:
         for number, repair in enumerate(repairs, 1):
             count = f" {number}/{len(repairs)}" if len(repairs) > 1 else ""
             with step_bar(console, f"Repairing{count}") as on_step:
                 now = await _one(store, model, repair, settings, process, on_step)
             done += now
             on_done(now)
+    return done
+
+
+async def solve_rest(
+    store: Store,
+    model: Installed,
+    reverted: Reverted,
+    settings: Settings,
+    console: Console,
+    *,
+    and_check: bool,
+    and_repair: bool,
+) -> tuple[Checked | jobs.Failed | None, list[Done]]:
+    """What is no longer solved after a revert, and what became of that and of what was left pending by it."""
+    found = None
+    cases = list(reverted.rest)
+    async with _worker(model) as process:
+        if and_check and reverted.leaned_on:
+            with step_bar(console, "Checking") as on_step:
+                found = await check(
+                    store, model.fingerprint, process, checking(reverted.patches), settings,
+                    lambda progress: on_step(progress.phase, progress.percent),
+                )  # fmt: skip
+        if isinstance(found, Checked):
+            cases += found.broken
+        if not cases or not and_repair:
+            return found, []
+        with step_bar(console, "Repairing") as on_step:
+            repair = new_repair(cases, from_base=False)
+            return found, await _one(store, model, repair, settings, process, on_step)
+
+
+@asynccontextmanager
+async def _worker(model: Installed) -> AsyncIterator[Process]:
+    process = Process(model.folder)
+    try:
+        yield process
     finally:
         await process.end()
-    return done
 
 
 @contextmanager
@@ -91,20 +127,22 @@ def taught_table(done: Sequence[Done]) -> Table:
     table.add_column("after", overflow="fold")
     table.add_column("steps", justify="right")
     table.add_column("patch", no_wrap=True)
-    reasons = any(each.reason for each in done)
-    if reasons:
-        table.add_column("reason", overflow="fold")
     for each in done:
-        row = [
+        table.add_row(
             Text(each.id),
             Text("✓", "green") if each.solved else Text("✗", "red"),
             Text(short(each.before or "")),
             Text(short(each.after or "")),
             Text(str(each.steps)),
             Text(each.patch or ""),
-        ]
-        table.add_row(*row, *([Text(each.reason or "")] if reasons else []))
+        )
     return table
+
+
+def tell_reasons(console: Console, reasons: Mapping[str, str | None]) -> None:
+    """Write every reason that there is once, after the cases that it is for, a line each."""
+    for reason, ids in why({id_: reason for id_, reason in reasons.items() if reason}).items():
+        console.print(Text.assemble((", ".join(ids), "bold"), f": {reason}"), soft_wrap=True)
 
 
 async def _one(

@@ -1,0 +1,47 @@
+"""How the server puts a place in a document to its model, as a case of a repair."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from star.case import Case
+from star.errors import CaseError
+from star.stop import StopRule
+from star_lsp import prompt
+
+__all__ = ["Put"]
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """One model's way to be asked: its tokenizer, its layout, and how much fits."""
+
+    encode: prompt.Encode
+    #: Token ids of text that follows other text.
+    encode_next: Callable[[str], tuple[int, ...]]
+    layout: prompt.Layout | None
+    limits: prompt.Limits
+    max_tokens: int
+
+    def __call__(self, id_: str, prefix: str, suffix: str, expected: str) -> Case:
+        """The case that ``expected`` shall be written at the place between ``prefix`` and ``suffix``.
+
+        Raises:
+            CaseError: the server would not show that there, whatever the model writes.
+        """
+        built = prompt.build(self.encode, self.layout, prefix, suffix, self.limits)
+        stop = StopRule.at(built.prefix, built.suffix)
+        shown = stop.trim(expected.replace("\r\n", "\n"))
+        tokens = len(self.encode_next(shown))
+        if not built.ids:
+            raise CaseError("Nothing stands before this place; the model has nothing to go on.")
+        if expected.strip() and not shown:
+            raise CaseError(
+                "Nothing of the expected text would be shown at this place; "
+                "leave out what already stands after it."
+            )
+        if tokens > self.max_tokens:
+            raise CaseError(
+                f"The expected text has {tokens} tokens and a completion at most {self.max_tokens}; "
+                "shorten it, or raise completion.maxTokens."
+            )
+        return Case(id_, built.ids, shown, stop)
