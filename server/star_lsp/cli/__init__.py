@@ -18,6 +18,7 @@ class _Lazy(click.Group):
     """A group whose commands are imported when they are named: serving starts at once."""
 
     _WHERE: ClassVar = {
+        "bench": "bench",
         "cases": "cases",
         "complete": "complete",
         "demo": "demo",
