@@ -187,6 +187,19 @@ def test_repeated_repairs_of_one_model_are_bit_for_bit_the_same(one: CodeModel) 
     assert first.digest == second.digest
 
 
+@pytest.mark.parametrize("margin", [0.1, 0.6])
+def test_what_a_repair_says_is_written_is_what_decoding_writes(one: CodeModel, margin: float) -> None:
+    """With a margin it is told from the last look, without a decoding."""
+    cases = [tiny.case(one), tiny.case(one, "os", "import ", id="b")]
+    result = repair(one, cases, Budget(80), method=replace(BATCH, margin=margin))
+    install(one, [result.patch])
+    written = [write(one, case) for case in cases]
+    install(one, [])
+    assert result.solved
+    assert [outcome.after for outcome in result.outcomes] == written == ["x+1", "os"]
+    assert (result.failures_after, result.exact_after) == ((), 100.0)
+
+
 def test_two_cases_are_solved_in_one_system(model: CodeModel) -> None:
     cases = [tiny.case(model), tiny.case(model, "os", "import ", id="b")]
     result = repair(model, cases, Budget(80), method=BATCH)
