@@ -37,6 +37,8 @@ class Star:
     ratio: float = 1 / 9
     #: Whether each case that fails may have as many, and not all cases together.
     widen: bool = True
+    #: Whether the least norm is the least movement of what stands before the places, and not the plain one.
+    weigh: bool = True
     rate: float = 3e-2
     #: Lead in log-probability that an expected token must have before it counts as learnt.
     margin: float = 3.0
@@ -59,7 +61,7 @@ _TIMID = 0.8
 
 #: STAR as published: the layers the target relies on, whole; all steps of ``Budget(10)`` whatever happens.
 PUBLISHED = Star(
-    step="weights", rank="loss", pattern="none", ratio=1.0, widen=False, rate=1e-2, margin=0.0,
+    step="weights", rank="loss", pattern="none", ratio=1.0, widen=False, weigh=False, rate=1e-2, margin=0.0,
     early_stop=False, back_off=False, grow=1.0, fixed=True,
 )  # fmt: skip
 
@@ -264,7 +266,8 @@ class _Loop:
         for layer in self._draft.neurons:
             activations = seen.activations[layer]
             if self._method.step == "outputs":
-                step = minimum_norm(activations, steers.abs() * seen.pulls[layer].sign())
+                wanted = steers.abs() * seen.pulls[layer].sign()
+                step = minimum_norm(activations, wanted, seen.ordinary[layer] if self._method.weigh else None)
             else:
                 step = minimum_norm(activations, steers).abs() * seen.gradients[layer].sign()
             self._draft.add(layer, -rate * step)

@@ -20,6 +20,8 @@ _RIDGE = 1e-6
 _CHUNK_ROWS = 8192
 #: Singular values of the activations below this share of the largest count as zero.
 _RANK_TOLERANCE = 1e-6
+#: The least that a neuron counts in a weighed norm, as a share of what one counts on average.
+_FLOOR = 0.1
 
 
 class Basis:
@@ -49,15 +51,37 @@ def normalized(directions: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     return scaled
 
 
-def minimum_norm(activations: Float[Tensor, "n f"], steers: Float[Tensor, "n d"]) -> Float[Tensor, "f d"]:
-    """The least-squares solution of least norm of ``Z X = S``: ``X = Zᵀ (Z Zᵀ)⁺ S``.
+def minimum_norm(
+    activations: Float[Tensor, "n f"],
+    steers: Float[Tensor, "n d"],
+    ordinary: Float[Tensor, "m f"] | None = None,
+) -> Float[Tensor, "f d"]:
+    """The least-squares solution of least norm of ``Z X = S``: ``X = M⁻¹ Zᵀ (Z M⁻¹ Zᵀ)⁺ S``.
 
-    Through the small Gram matrix in double precision: equal rows are safe.
+    The norm is the plain one (M the identity), or how much ``ordinary`` activations U would move:
+    ``M = UᵀU / m + ε I``, ε a tenth of its mean diagonal, so that what hardly ever fires may be used, and
+    what always does is spared. Through small Gram matrices in double precision: equal rows are safe.
     """
     wide = activations.double()
-    inverse = torch.linalg.pinv(wide @ wide.T, hermitian=True, rtol=_RANK_TOLERANCE**2)
-    solution: Tensor = wide.T @ (inverse @ steers.double())
+    spared = wide.T if ordinary is None else _spared(wide.T, ordinary.double())
+    gram = wide @ spared
+    inverse = torch.linalg.pinv((gram + gram.T) / 2, hermitian=True, rtol=_RANK_TOLERANCE**2)
+    solution: Tensor = spared @ (inverse @ steers.double())
     return solution.float()
+
+
+def _spared(columns: Float[Tensor, "f n"], ordinary: Float[Tensor, "m f"]) -> Float[Tensor, "f n"]:
+    """``M⁻¹`` times some columns, through the smaller of two Gram matrices (Woodbury's identity)."""
+    scaled = ordinary / max(len(ordinary), 1) ** 0.5
+    floor = _FLOOR * scaled.square().sum(0).mean().clamp_min(torch.finfo(torch.float64).tiny)
+    rows, inner = scaled.shape
+    solved: Tensor
+    if inner <= rows:
+        solved = torch.linalg.solve(floor * torch.eye(inner, dtype=scaled.dtype) + scaled.T @ scaled, columns)
+    else:
+        small = floor * torch.eye(rows, dtype=scaled.dtype) + scaled @ scaled.T
+        solved = (columns - scaled.T @ torch.linalg.solve(small, scaled @ columns)) / floor
+    return solved
 
 
 def _gram_factor(head: Float[Tensor, "v d"], gain: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:

@@ -46,7 +46,8 @@ class Trace:
 
     ``loss`` is the mean cross-entropy over the targets: the expected tokens and the ends. The rest is
     by layer. Activations ``(n, k)`` of the neurons asked for, and pulls ``(n, d)``, gradients of the loss
-    with respect to the output of the projection, stand at the places of ``system``, in its order.
+    with respect to the output of the projection, stand at the places of ``system``, in its order;
+    ordinary activations ``(m, k)`` at what stands before the place of each case.
     Gradients ``(k, d)`` are of the loss with respect to the rows of those neurons. Scores ``(f,)`` are
     the norm over the targets of gradient x activation (STAR, locating neurons).
     """
@@ -57,6 +58,7 @@ class Trace:
     system: tuple[Place, ...] = ()
     activations: dict[int, Float[Tensor, "n k"]] = field(default_factory=dict)
     pulls: dict[int, Float[Tensor, "n d"]] = field(default_factory=dict)
+    ordinary: dict[int, Float[Tensor, "m k"]] = field(default_factory=dict)
     gradients: dict[int, Float[Tensor, "k d"]] = field(default_factory=dict)
     scores: dict[int, Float[Tensor, " f"]] = field(default_factory=dict)
 
@@ -145,6 +147,7 @@ def join(traces: Sequence[Trace]) -> Trace:
         tuple(place for each in traces for place in each.system),
         all_of(lambda each: each.activations, False),
         all_of(lambda each: each.pulls, True),
+        all_of(lambda each: each.ordinary, False),
         sum_of(lambda each: each.gradients, 1),
         sum_of(lambda each: each.scores, 2),
     )
@@ -173,17 +176,19 @@ def _traced(
     if look.losses.requires_grad and (look.failures or scored or system != "targets"):
         torch.autograd.backward(look.losses.sum() / count)
     at = [lesson.positions[position] for _, position in rows]
-    activations, pulls, gradients, scores = {}, {}, {}, {}
+    activations, pulls, ordinary, gradients, scores = {}, {}, {}, {}, {}
     for layer, index in neurons.items():
         inputs, pull = look.taps[layer].inputs[:, index].float(), look.taps[layer].gradient
         activations[layer], pulls[layer], gradients[layer] = inputs[at], pull[at], inputs.T @ pull
+        # The first position is unlike all others in every model: it holds what attention has no use for.
+        ordinary[layer] = inputs[1 : lesson.positions[0]]
     for layer in scored:
         tap, weight = look.taps[layer], model.by_neuron(model.projection(layer).weight.data)
         product = tap.inputs[look.at].float() * (tap.gradient[look.at] @ weight.float().T)
         scores[layer] = product.square().sum(0).sqrt()
     loss = float(look.losses.detach().sum()) / count
     return Trace(
-        loss, tuple(look.failures), len(look.at), tuple(rows), activations, pulls, gradients, scores
+        loss, tuple(look.failures), len(look.at), tuple(rows), activations, pulls, ordinary, gradients, scores
     )  # fmt: skip
 
 

@@ -33,6 +33,24 @@ def test_the_delta_is_the_minimum_norm_solution_of_numpy(
 
 def test_no_activation_gives_no_delta() -> None:
     assert not minimum_norm(torch.zeros(3, 5), torch.ones(3, 4)).any()
+    assert not minimum_norm(torch.zeros(3, 5), torch.ones(3, 4), torch.ones(2, 5)).any()
+
+
+@pytest.mark.parametrize("ordinary_rows", [3, 40])
+def test_the_weighed_delta_is_that_of_numpy_and_moves_the_ordinary_least(ordinary_rows: int) -> None:
+    """M is written out here; the two ways through small Gram matrices must agree with it."""
+    rng = np.random.default_rng(ordinary_rows)
+    wide, goal = rng.normal(size=(4, 12)), rng.normal(size=(4, 5))
+    ordinary = rng.normal(size=(ordinary_rows, 12)) * np.linspace(0.1, 3, 12)
+    moment = ordinary.T @ ordinary / ordinary_rows
+    inverse = np.linalg.inv(moment + 0.1 * np.trace(moment) / 12 * np.eye(12))
+    wanted = inverse @ wide.T @ np.linalg.pinv(wide @ inverse @ wide.T) @ goal
+    given = [torch.tensor(each, dtype=torch.float32) for each in (wide, goal, ordinary)]
+    delta = minimum_norm(*given).numpy()
+    assert np.allclose(delta, wanted, rtol=1e-3, atol=1e-4)
+    assert np.allclose(wide @ delta, goal, atol=1e-3)
+    plain = minimum_norm(*given[:2]).numpy()
+    assert np.linalg.norm(ordinary @ delta) < np.linalg.norm(ordinary @ plain)
 
 
 def test_the_basis_is_the_rows_of_the_pseudo_inverse_with_the_final_gain_folded_in(model: CodeModel) -> None:
