@@ -39,6 +39,8 @@ class Star:
     widen: bool = True
     #: Whether the least norm is the least movement of what stands before the places, and not the plain one.
     weigh: bool = True
+    #: How much of the least squares' promise is given up where keeping it would take a huge delta.
+    ridge: float = 0.1
     rate: float = 3e-2
     #: Lead in log-probability that an expected token must have before it counts as learnt.
     margin: float = 3.0
@@ -61,8 +63,8 @@ _TIMID = 0.8
 
 #: STAR as published: the layers the target relies on, whole; all steps of ``Budget(10)`` whatever happens.
 PUBLISHED = Star(
-    step="weights", rank="loss", pattern="none", ratio=1.0, widen=False, weigh=False, rate=1e-2, margin=0.0,
-    early_stop=False, back_off=False, grow=1.0, fixed=True,
+    step="weights", rank="loss", pattern="none", ratio=1.0, widen=False, weigh=False, ridge=0.0,
+    rate=1e-2, margin=0.0, early_stop=False, back_off=False, grow=1.0, fixed=True,
 )  # fmt: skip
 
 
@@ -267,7 +269,12 @@ class _Loop:
             activations = seen.activations[layer]
             if self._method.step == "outputs":
                 wanted = steers.abs() * seen.pulls[layer].sign()
-                step = minimum_norm(activations, wanted, seen.ordinary[layer] if self._method.weigh else None)
+                step = minimum_norm(
+                    activations,
+                    wanted,
+                    seen.ordinary[layer] if self._method.weigh else None,
+                    self._method.ridge,
+                )
             else:
                 step = minimum_norm(activations, steers).abs() * seen.gradients[layer].sign()
             self._draft.add(layer, -rate * step)

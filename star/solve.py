@@ -55,16 +55,20 @@ def minimum_norm(
     activations: Float[Tensor, "n f"],
     steers: Float[Tensor, "n d"],
     ordinary: Float[Tensor, "m f"] | None = None,
+    ridge: float = 0.0,
 ) -> Float[Tensor, "f d"]:
-    """The least-squares solution of least norm of ``Z X = S``: ``X = M⁻¹ Zᵀ (Z M⁻¹ Zᵀ)⁺ S``.
+    """The least-squares solution of least norm of ``Z X = S``: ``X = M⁻¹ Zᵀ (Z M⁻¹ Zᵀ + ρ I)⁺ S``.
 
     The norm is the plain one (M the identity), or how much ``ordinary`` activations U would move:
     ``M = UᵀU / m + ε I``, ε a tenth of its mean diagonal, so that what hardly ever fires may be used, and
-    what always does is spared. Through small Gram matrices in double precision: equal rows are safe.
+    what always does is spared. ρ is ``ridge`` times the mean diagonal: where two rows of Z are nearly the
+    same and ask for different things, half a promise kept is better than a huge delta. Through small
+    Gram matrices in double precision: equal rows are safe.
     """
     wide = activations.double()
-    spared = wide.T if ordinary is None else _spared(wide.T, ordinary.double())
+    spared = wide.T if ordinary is None or not ordinary.any() else _spared(wide.T, ordinary.double())
     gram = wide @ spared
+    gram.diagonal().add_(ridge * gram.diagonal().mean())
     inverse = torch.linalg.pinv((gram + gram.T) / 2, hermitian=True, rtol=_RANK_TOLERANCE**2)
     solution: Tensor = spared @ (inverse @ steers.double())
     return solution.float()
@@ -72,8 +76,8 @@ def minimum_norm(
 
 def _spared(columns: Float[Tensor, "f n"], ordinary: Float[Tensor, "m f"]) -> Float[Tensor, "f n"]:
     """``M⁻¹`` times some columns, through the smaller of two Gram matrices (Woodbury's identity)."""
-    scaled = ordinary / max(len(ordinary), 1) ** 0.5
-    floor = _FLOOR * scaled.square().sum(0).mean().clamp_min(torch.finfo(torch.float64).tiny)
+    scaled = ordinary / len(ordinary) ** 0.5
+    floor = _FLOOR * scaled.square().sum(0).mean()
     rows, inner = scaled.shape
     solved: Tensor
     if inner <= rows:

@@ -24,6 +24,8 @@ from tests import tiny
 
 #: Tiny random models are nearly flat (logits deviate by 0.3): they need larger steps than real ones.
 BATCH = Star(layers="2/4", pattern="none", margin=0.1, rate=0.1)
+#: One step on the whole last layer, its promise kept to the letter.
+FIRST = Star(layers="one", pattern="none", ridge=0.0, early_stop=False, back_off=False)
 ITERATIVE = Star(mode="iterative", layers="all", pattern="none", margin=0.05, rate=0.03)
 
 
@@ -105,7 +107,7 @@ def test_one_position_in_the_last_layer_moves_by_rate_times_steer_against_the_gr
     logits = model.network(torch.tensor([case.prompt])).logits[0, -1:]
     torch.nn.functional.cross_entropy(logits, torch.tensor([failure.expected])).backward()
     rate = 0.05
-    method = Star(layers="one", pattern="none", rate=rate, early_stop=False, back_off=False)
+    method = replace(FIRST, rate=rate)
     handle.remove()
     patch = repair(model, [case], Budget(1), method=method).patch
 
@@ -129,10 +131,7 @@ def test_for_one_failing_position_signs_given_to_outputs_or_to_weights_are_the_s
     one: CodeModel,
 ) -> None:
     case = tiny.case(one, "")
-    ways = [
-        Star(step=step, weigh=False, layers="one", pattern="none", early_stop=False, back_off=False)
-        for step in ("outputs", "weights")
-    ]
+    ways = [replace(FIRST, step=step, weigh=False) for step in ("outputs", "weights")]
     first, second = (repair(one, [case], Budget(1), method=way).patch.rows[0] for way in ways)
     assert torch.allclose(first.delta, second.delta, rtol=1e-3, atol=1e-7)
 
@@ -144,8 +143,7 @@ def test_a_place_that_is_right_already_stays_still_while_others_move(one: CodeMo
     lessons = prepare(one, [case])
     seen = trace(one, lessons, {layer: torch.arange(one.neurons)}, system="targets")
     failing = {(failure.case, failure.position) for failure in seen.failures}
-    method = Star(layers="one", pattern="none", margin=0.0, early_stop=False, back_off=False)
-    patch = repair(one, [case], Budget(1), method=method).patch
+    patch = repair(one, [case], Budget(1), method=replace(FIRST, margin=0.0)).patch
     moved = (seen.activations[layer] @ patch.rows[0].delta).norm(dim=1)
     still = torch.tensor([place not in failing for place in seen.system])
     assert bool(still.any())
@@ -172,7 +170,7 @@ def test_more_cases_may_move_more_neurons(one: CodeModel) -> None:
 def test_the_closed_form_holds_for_activations_of_any_length(one: CodeModel) -> None:
     """Doubling every activation (and halving every row) leaves the movement as it is."""
     case = tiny.case(one, "")
-    method = Star(layers="one", pattern="none", early_stop=False, back_off=False)
+    method = FIRST
     rows = repair(one, [case], Budget(1), method=method).patch.rows[0]
     network = tiny.network("qwen2")
     with torch.no_grad():

@@ -36,6 +36,20 @@ def test_no_activation_gives_no_delta() -> None:
     assert not minimum_norm(torch.zeros(3, 5), torch.ones(3, 4), torch.ones(2, 5)).any()
 
 
+@pytest.mark.parametrize("ordinary", [torch.zeros(0, 5), torch.zeros(2, 5)])
+def test_with_nothing_ordinary_the_norm_is_the_plain_one(ordinary: torch.Tensor) -> None:
+    """A prompt of one token has nothing before its place."""
+    activations, steers = torch.arange(10.0).reshape(2, 5), torch.ones(2, 3)
+    assert torch.equal(minimum_norm(activations, steers, ordinary), minimum_norm(activations, steers))
+
+
+def test_where_two_rows_that_are_nearly_one_ask_for_opposites_a_ridge_keeps_the_delta_small() -> None:
+    activations = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1e-3]])
+    steers = torch.tensor([[1.0], [-1.0]])
+    assert float(minimum_norm(activations, steers).norm()) > 1e3
+    assert float(minimum_norm(activations, steers, ridge=0.1).norm()) < 1.0
+
+
 @pytest.mark.parametrize("ordinary_rows", [3, 40])
 def test_the_weighed_delta_is_that_of_numpy_and_moves_the_ordinary_least(ordinary_rows: int) -> None:
     """M is written out here; the two ways through small Gram matrices must agree with it."""
