@@ -8,12 +8,12 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
-    "Budget": "repair",
+    "Budget": "result",
     "Case": "case",
     "CodeModel": "model",
     "Failure": "case",
     "Patch": "patch",
-    "Result": "repair",
+    "Result": "result",
     "Star": "repair",
     "StopRule": "stop",
     "install": "patch",

@@ -7,7 +7,7 @@ from star.case import Case
 from star.errors import Cancelled
 from star.gate import Limits, Reading, Sample, Verdict, judge
 from star.model import CodeModel
-from star.patch import install
+from star.patch import installed
 from star.repair import Star, repair
 from star.result import Budget, Result, Step
 from star.solve import Basis
@@ -63,7 +63,6 @@ def mend(
         CaseError: a case cannot be put to this model.
         Cancelled: ``cancelled`` said so, between two passes.
     """
-    history = model.patches
     asked = {case.id for case in cases}
     attempts: list[Attempt] = []
     for way, together in _ways(method, cases, guarded.hold, attempts):
@@ -72,13 +71,10 @@ def mend(
             model, together, budget(), on_step, method=way, basis=basis, cancelled=cancelled
         )  # fmt: skip
         on_judge()
-        install(model, [*history, result.patch])
-        try:
+        with installed(model, [*model.patches, result.patch]):
             verdict = judge(
                 model, guarded.hold, guarded.samples, guarded.before, guarded.limits, cancelled
             )  # fmt: skip
-        finally:
-            install(model, history)
         attempts.append(Attempt(way, result, verdict))
         if verdict.passed and attempts[-1].solved(asked) == len(asked):
             return attempts

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 from star.errors import PatchError
 from star.model import CodeModel
 
-__all__ = ["Draft", "Patch", "Rows", "install", "load"]
+__all__ = ["Draft", "Patch", "Rows", "install", "installed", "load"]
 
 _FORMAT = "1"
 
@@ -144,6 +145,17 @@ def install(model: CodeModel, patches: Sequence[Patch]) -> None:
     for layer, weight in weights.items():
         model.projection(layer).weight.data = weight
     model.patches = tuple(patches)
+
+
+@contextmanager
+def installed(model: CodeModel, patches: Sequence[Patch]) -> Iterator[None]:
+    """Run with these patches and no others; afterwards with those that were there before."""
+    before = model.patches
+    install(model, patches)
+    try:
+        yield
+    finally:
+        install(model, before)
 
 
 def _rebuilt(model: CodeModel, layer: int, patches: Sequence[Patch]) -> Tensor:

@@ -16,10 +16,10 @@ from star.locate import Layers, Pattern, Rank, layers_by_depth, layers_by_loss, 
 from star.model import CodeModel
 from star.patch import Draft
 from star.result import Budget, Outcome, Result, Step, outcome
-from star.solve import Basis, minimum_norm
+from star.solve import Basis, minimum_norm, sparing
 from star.trace import Lesson, Place, System, Trace, join, prepare, trace
 
-__all__ = ["PUBLISHED", "Budget", "Outcome", "Result", "Star", "Step", "lowest_layer", "repair"]
+__all__ = ["PUBLISHED", "STRENGTHS", "Star", "lowest_layer", "repair"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class Star:
     grow: float = 2.0
     #: Steer what failed at first in every step, however right it has become, and nothing else.
     fixed: bool = False
+    #: Steps to take, whatever the budget allows; None: as many as it allows.
+    steps: int | None = None
 
 
 #: A lead in log-probability that no order of summation overturns, in bf16 neither.
@@ -61,11 +63,19 @@ _SAME = 1.0001
 #: A step that leaves more than this share of the loss was timid: how far one rate goes differs by model.
 _TIMID = 0.8
 
-#: STAR as published: the layers the target relies on, whole; all steps of ``Budget(10)`` whatever happens.
+#: STAR as published: the layers the target relies on, whole; ten steps whatever happens.
 PUBLISHED = Star(
     step="weights", rank="loss", pattern="none", ratio=1.0, widen=False, weigh=False, ridge=0.0,
     rate=1e-2, margin=0.0, early_stop=False, back_off=False, grow=1.0, fixed=True,
+    steps=10,
 )  # fmt: skip
+
+#: How strong a repair is to be: how far ahead the expected tokens must be, and what may change for it.
+STRENGTHS: Mapping[str, Star] = {
+    "gentle": Star(margin=1.0),
+    "normal": Star(),
+    "strong": Star(margin=5.0, layers="2/4", ratio=1 / 4),
+}
 
 
 def repair(
@@ -104,7 +114,8 @@ def repair(
         outcomes = () if first.failures else tuple(outcome(model, case) for case in cases)
         if first.failures or not all(each.solved for each in outcomes):
             until = started + budget.seconds
-            loop = _Loop(model, draft, basis or Basis(model), method, budget.steps, until, on_step, cancelled)
+            most = budget.steps if method.steps is None else method.steps
+            loop = _Loop(model, draft, basis or Basis(model), method, most, until, on_step, cancelled)
             if method.mode == "batch":
                 loop.together(lessons)
             else:
@@ -210,17 +221,17 @@ class _Loop:
         system: System = failing if method.fixed else "failing" if method.step == "weights" else "targets"
         ceiling = math.inf
         best: dict[str, Trace] = {}
+        last: Trace | None = None
         kept: dict[int, Float[Tensor, "k d"]] = {}
         while True:
             Cancelled.check(self._cancelled)
             looks = dict(best)
-            open_ = [lesson for lesson in lessons if self._is_open(looks, lesson)]
-            self._look(looks, open_, only, system)
-            rest = [lesson for lesson in lessons if lesson not in open_]
-            again = rest and not any(look.failures for look in looks.values())
+            right = {lesson.case.id for lesson in lessons if not self._is_open(best, lesson)}
+            self._look(looks, [each for each in lessons if each.case.id not in right], only, system)
+            again = right and not any(look.failures for look in looks.values())
             if again:  # what was right is asked only when nothing else fails: it was told to stay still
-                self._look(looks, rest, only, system)
-            seen, last = join(list(looks.values())), join(list(best.values())) if best else None
+                self._look(looks, [each for each in lessons if each.case.id in right], only, system)
+            seen = join(list(looks.values()))
             if last and not again and method.back_off and not seen.loss <= last.loss * _SAME:
                 self._draft.restore(kept)
                 rate, seen = rate / 2, last
@@ -228,7 +239,7 @@ class _Loop:
             else:
                 if last and method.back_off and seen.loss > _TIMID * last.loss:
                     rate = min(method.grow * rate, ceiling)
-                best = looks
+                best, last = looks, seen
                 kept = self._draft.deltas() if method.back_off else {}
             if self._on_step:
                 self._on_step(Step(self.steps, seen.loss, len(seen.failures), seen.targets, rate))
@@ -269,12 +280,8 @@ class _Loop:
             activations = seen.activations[layer]
             if self._method.step == "outputs":
                 wanted = steers.abs() * seen.pulls[layer].sign()
-                step = minimum_norm(
-                    activations,
-                    wanted,
-                    seen.ordinary[layer] if self._method.weigh else None,
-                    self._method.ridge,
-                )
+                guard = sparing(seen.ordinary[layer]) if self._method.weigh else None
+                step = minimum_norm(activations, wanted, guard, self._method.ridge)
             else:
                 step = minimum_norm(activations, steers).abs() * seen.gradients[layer].sign()
             self._draft.add(layer, -rate * step)

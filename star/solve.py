@@ -6,7 +6,7 @@ model predicts to what is expected; the delta of least norm that gives every fai
 steer is the patch's prior (STAR, arXiv 2503.12899).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,10 @@ from torch import Tensor
 
 from star.model import CodeModel
 
-__all__ = ["Basis", "minimum_norm", "normalized"]
+__all__ = ["Basis", "Guard", "minimum_norm", "normalized", "sparing"]
+
+#: What multiplies columns from the left, ``(f, n)`` to ``(f, n)``: a symmetric matrix that need not be made.
+Guard = Callable[[Tensor], Tensor]
 
 _RIDGE = 1e-6
 _CHUNK_ROWS = 8192
@@ -54,38 +57,49 @@ def normalized(directions: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 def minimum_norm(
     activations: Float[Tensor, "n f"],
     steers: Float[Tensor, "n d"],
-    ordinary: Float[Tensor, "m f"] | None = None,
+    guard: Guard | None = None,
     ridge: float = 0.0,
 ) -> Float[Tensor, "f d"]:
-    """The least-squares solution of least norm of ``Z X = S``: ``X = M⁻¹ Zᵀ (Z M⁻¹ Zᵀ + ρ I)⁺ S``.
+    """The least-squares solution of least norm of ``Z X = S``: ``X = M Zᵀ (Z M Zᵀ + ρ I)⁺ S``.
 
-    The norm is the plain one (M the identity), or how much ``ordinary`` activations U would move:
-    ``M = UᵀU / m + ε I``, ε a tenth of its mean diagonal, so that what hardly ever fires may be used, and
-    what always does is spared. ρ is ``ridge`` times the mean diagonal: where two rows of Z are nearly the
-    same and ask for different things, half a promise kept is better than a huge delta. Through small
-    Gram matrices in double precision: equal rows are safe.
+    ``guard`` multiplies by M, and says what the norm is a norm of; without one M is the identity. ρ is
+    ``ridge`` times the mean diagonal: where two rows of Z are nearly the same and ask for different
+    things, half a promise kept is better than a huge delta. Through the small Gram matrix, in double
+    precision: equal rows are safe.
     """
     wide = activations.double()
-    spared = wide.T if ordinary is None or not ordinary.any() else _spared(wide.T, ordinary.double())
-    gram = wide @ spared
+    sent = wide.T if guard is None else guard(wide.T).double()
+    gram = wide @ sent
     gram.diagonal().add_(ridge * gram.diagonal().mean())
     inverse = torch.linalg.pinv((gram + gram.T) / 2, hermitian=True, rtol=_RANK_TOLERANCE**2)
-    solution: Tensor = spared @ (inverse @ steers.double())
+    solution: Tensor = sent @ (inverse @ steers.double())
     return solution.float()
 
 
-def _spared(columns: Float[Tensor, "f n"], ordinary: Float[Tensor, "m f"]) -> Float[Tensor, "f n"]:
-    """``M⁻¹`` times some columns, through the smaller of two Gram matrices (Woodbury's identity)."""
-    scaled = ordinary / len(ordinary) ** 0.5
+def sparing(ordinary: Float[Tensor, "m f"]) -> Guard | None:
+    """The guard of a norm that is how much ``ordinary`` activations U would move; None where there are none.
+
+    ``M = (UᵀU / m + ε I)⁻¹``, ε a tenth of the mean diagonal, so that what hardly ever fires may be used,
+    and what always does is spared. Through the smaller of two Gram matrices (Woodbury's identity).
+    """
+    if not ordinary.any():
+        return None
+    scaled = ordinary.double() / len(ordinary) ** 0.5
     floor = _FLOOR * scaled.square().sum(0).mean()
     rows, inner = scaled.shape
-    solved: Tensor
-    if inner <= rows:
-        solved = torch.linalg.solve(floor * torch.eye(inner, dtype=scaled.dtype) + scaled.T @ scaled, columns)
-    else:
-        small = floor * torch.eye(rows, dtype=scaled.dtype) + scaled @ scaled.T
-        solved = (columns - scaled.T @ torch.linalg.solve(small, scaled @ columns)) / floor
-    return solved
+
+    def guard(columns: Tensor) -> Tensor:
+        solved: Tensor
+        if inner <= rows:
+            solved = torch.linalg.solve(
+                floor * torch.eye(inner, dtype=scaled.dtype) + scaled.T @ scaled, columns
+            )
+        else:
+            small = floor * torch.eye(rows, dtype=scaled.dtype) + scaled @ scaled.T
+            solved = (columns - scaled.T @ torch.linalg.solve(small, scaled @ columns)) / floor
+        return solved
+
+    return guard
 
 
 def _gram_factor(head: Float[Tensor, "v d"], gain: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:

@@ -122,6 +122,8 @@ def trace(
 
 def join(traces: Sequence[Trace]) -> Trace:
     """Traces of different lessons, looked at for the same, as one."""
+    if len(traces) == 1:
+        return traces[0]
     count = sum(each.targets for each in traces) or 1
     shares = [each.targets / count for each in traces]
 
@@ -130,7 +132,7 @@ def join(traces: Sequence[Trace]) -> Trace:
             {layer: rows * share if shared else rows for layer, rows in of(each).items()}
             for each, share in zip(traces, shares, strict=True)
         ]
-        return {layer: torch.cat([part[layer] for part in parts]) for layer in of(traces[0])}
+        return {layer: torch.cat([part[layer] for part in parts]) for layer in (parts[0] if parts else ())}
 
     def sum_of(of: Callable[[Trace], dict[int, Tensor]], power: int) -> dict[int, Tensor]:
         sums: dict[int, Tensor] = {}

@@ -14,7 +14,7 @@ from star.errors import BenchError, Cancelled
 from star.gate import Limits, Sample, judge, read
 from star.mend import Guarded, mend
 from star.model import CodeModel
-from star.patch import Patch, install, load
+from star.patch import Patch, install, installed, load
 from star.repair import Star, lowest_layer
 from star.result import Budget, outcome
 from star.solve import Basis
@@ -89,10 +89,8 @@ def mended(
     the repaired layers is run once for each sample and each case.
     """
     lowest = lowest_layer(model, method)
-    installed = model.patches
-    install(model, ())
-    before = read(model, samples, lowest, cancelled)
-    install(model, installed)
+    with installed(model, ()):
+        before = read(model, samples, lowest, cancelled)
     lessons: dict[Case, Lesson] = {}
 
     def repaired(history: tuple[Patch, ...], earlier: Sequence[Case], case: Case) -> Repaired:

@@ -29,7 +29,7 @@ def batch(session: Session, data: str, rows: Sequence[Row], variants: Mapping[st
         session.pace.plan("batch", name, 1)
         with session.pace.one("batch", name, f"{data}: {len(rows)} cases as one system by {name}"):
             with counted(model, cases) as cost:
-                result = method(model, cases, session.budget(variant), cancelled=session.cancelled)
+                result = method(model, cases, session.plan.budget, cancelled=session.cancelled)
             ids = {row.id for row in rows}
             repairs = results.find(kind="repair", method=name, data=data)
             results.add(
@@ -72,16 +72,14 @@ def lifelong(session: Session, chosen: Mapping[str, Sequence[Row]], variants: Ma
 
     for name in names:
         variant = variants[name]
-        method, budget = session.method(variant), session.budget(variant)
-        following = (
-            bench.next_repair(name, method, budget)
-            if bench.next_repair
-            else mended(
-                model, budget, bench.gate, bench.limits, basis=session.basis, cancelled=session.cancelled
-            )
-            if name == "ours" and bench.limits
-            else on_top(model, method, budget, bench.gate, bench.limits, session.cancelled)
-        )
+        if name == "ours" and bench.limits:
+            following = mended(
+                model, plan.budget, bench.gate, bench.limits,
+                basis=session.basis, cancelled=session.cancelled,
+            )  # fmt: skip
+        else:
+            method = session.method(variant)
+            following = on_top(model, method, plan.budget, bench.gate, bench.limits, session.cancelled)
         done = sum(1 for _ in results.find(kind="lifelong-step", method=name))
         session.pace.plan("lifelong", name, len(cases) - done)
         run = LifelongRun(

@@ -1,7 +1,6 @@
 """What a repair did to one row: the lesson, its siblings, its altered places, its neighbours, other code."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from star.bench.alter import alterations
@@ -10,7 +9,7 @@ from star.bench.data import Context, Put, Row
 from star.bench.watch import Known, Pair, Watch, below, remembered, wanted, writes, written
 from star.gate import Sample, judge, read
 from star.model import CodeModel, Trunk
-from star.patch import Patch, install
+from star.patch import installed
 from star.result import Result
 
 __all__ = [
@@ -19,7 +18,6 @@ __all__ = [
     "Effect",
     "Watched",
     "effect",
-    "installed",
     "samples",
     "watch",
 ]
@@ -121,7 +119,7 @@ def effect(
     Raises:
         Cancelled: ``cancelled`` said so, between two passes.
     """
-    with installed(model, result.patch):
+    with installed(model, [*model.patches, result.patch]):
         solved = all(watched.flagged.look(model, cancelled))
         near, distant, neighbours = (
             each.count(model, cancelled) for each in (watched.near, watched.distant, watched.neighbours)
@@ -141,17 +139,6 @@ def effect(
         patch_bytes=result.patch.size_bytes,
         peak_mb=cost.peak_mb,
     )
-
-
-@contextmanager
-def installed(model: CodeModel, patch: Patch) -> Iterator[None]:
-    """Run with a patch on top of those that are installed."""
-    before = model.patches
-    install(model, [*before, patch])
-    try:
-        yield
-    finally:
-        install(model, before)
 
 
 def samples(model: CodeModel, programs: Sequence[tuple[str, str]]) -> list[Sample]:

@@ -12,10 +12,10 @@ from star.case import Case
 from star.errors import BenchError
 from star.locate import Layers
 from star.model import CodeModel
-from star.peers import ClosedForm, Gradient, Guard, Lora, Mint, Where, inverse, layers_at, second_moment
-from star.repair import PUBLISHED, Star, repair
+from star.peers import ClosedForm, Gradient, Lora, Mint, Where, inverse, layers_at, second_moment
+from star.repair import PUBLISHED, STRENGTHS, Star, repair
 from star.result import Budget, Result, Step
-from star.solve import Basis
+from star.solve import Basis, Guard
 
 __all__ = ["DEFAULT", "Kit", "Method", "Trial", "Variant", "grid", "named", "names", "tune"]
 
@@ -68,12 +68,6 @@ class Variant:
     #: What tells this variant from others of the same name; plain JSON.
     settings: Mapping[str, Any]
     make: Callable[[Kit], Method] = field(compare=False, repr=False)
-    #: Steps that it takes whatever the others may (the paper's ten); None: as many as the others.
-    steps: int | None = None
-
-    def budget(self, given: Budget) -> Budget:
-        """What this variant may cost, where the others may cost ``given``."""
-        return given if self.steps is None else replace(given, steps=self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,23 +167,24 @@ def _spared(tried: Sequence[Trial], moved: str) -> float:
 # -- the grids -------------------------------------------------------------------------------------------
 
 
-def _star(name: str, method: Star, settings: Mapping[str, Any], steps: int | None = None) -> Variant:
-    return Variant(name, settings, lambda kit: partial(repair, method=method, basis=kit.basis), steps)
+def _star(name: str, method: Star, settings: Mapping[str, Any]) -> Variant:
+    return Variant(name, settings, lambda kit: partial(repair, method=method, basis=kit.basis))
 
 
 def _ours(name: str) -> Iterator[Variant]:
-    yield _star(name, Star(), {})
+    """Our default, or another strength of it: ``ours-gentle``, ``ours-strong``."""
+    yield _star(name, STRENGTHS[name.partition("-")[2] or "normal"], {})
 
 
 def _published(name: str) -> Iterator[Variant]:
-    yield _star(name, PUBLISHED, {"rate": PUBLISHED.rate, "stop": "ten steps"}, steps=10)
+    yield _star(name, PUBLISHED, {"rate": PUBLISHED.rate, "stop": "ten steps"})
 
 
 def _paper(
     mode: Literal["iterative", "batch"], layers: Layers, ratio: str | None
 ) -> Callable[[str], Iterator[Variant]]:
     """STAR as published, but for one thing: it stops like every other method, when all is solved."""
-    method = replace(PUBLISHED, mode=mode, layers=layers, early_stop=True)
+    method = replace(PUBLISHED, mode=mode, layers=layers, early_stop=True, steps=None)
     if ratio:
         method = replace(method, pattern="layerly", ratio=_RATIOS[ratio])
 
@@ -242,6 +237,8 @@ def _plain(name: str, method: Method, settings: Mapping[str, Any]) -> Variant:
 
 _GRIDS: dict[str, Callable[[str], Iterable[Variant]]] = {
     "ours": _ours,
+    "ours-gentle": _ours,
+    "ours-strong": _ours,
     "star-published": _published,
     **{
         f"star-{mode}-{layers}" + (f"-layerly-{ratio}" if ratio else ""): _paper(mode, layers, ratio)

@@ -7,13 +7,14 @@ from typing import Any
 from star.bench.cost import counted
 from star.bench.data import Row, select
 from star.bench.many import batch, lifelong
-from star.bench.measure import Watched, effect, installed, watch
+from star.bench.measure import Watched, effect, watch
 from star.bench.methods import Trial, Variant, tune
 from star.bench.plan import OnProgress, Plan
 from star.bench.results import Line, Results
 from star.bench.session import Bench, Session, about
 from star.bench.watch import Watch, wanted, writes
 from star.errors import Cancelled, CaseError
+from star.patch import installed
 
 __all__ = ["Bench", "run"]
 
@@ -111,11 +112,11 @@ def _repaired(session: Session, variant: Variant, watched: Watched) -> dict[str,
     """One repair from the base, and all that it did; its patch is not kept."""
     Cancelled.check(session.cancelled)
     model, case = session.model, watched.flagged.targets[0].case
-    method, budget = session.method(variant), session.budget(variant)
+    method = session.method(variant)
     with counted(model, [case]) as cost:
-        result = method(model, [case], budget, cancelled=session.cancelled)
+        result = method(model, [case], session.plan.budget, cancelled=session.cancelled)
     seen = effect(model, watched, result, cost, session.cancelled)
-    with installed(model, result.patch):
+    with installed(model, [*model.patches, result.patch]):
         moved = session.moved()
     return {
         "solved": seen.solved, "after": result.outcomes[0].after,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from star.bench.data import Put
-from star.bench.lifelong import NextRepair
 from star.bench.measure import Bystanders
 from star.bench.methods import Kit, Method, Variant, grid
 from star.bench.plan import OnProgress, Pace, Plan
@@ -13,7 +12,6 @@ from star.bench.results import Results
 from star.gate import Limits, Sample
 from star.model import CodeModel
 from star.repair import Star, lowest_layer
-from star.result import Budget
 from star.solve import Basis
 
 __all__ = ["Bench", "Session", "about"]
@@ -34,8 +32,6 @@ class Bench:
     limits: Limits | None = None
     #: How many of how many programs run once the model, as it is now, has filled in a line.
     infilling: Callable[[CodeModel], tuple[int, int]] | None = None
-    #: The next repair of a lifelong run, for a method of that name; None: on top of all, then the gate.
-    next_repair: Callable[[str, Method, Budget], NextRepair] | None = None
     #: The variants of a method, by its name.
     grids: Callable[[str], Sequence[Variant]] = grid
 
@@ -76,10 +72,6 @@ class Session:
     def basis(self) -> Basis:
         """The semantic basis of the model."""
         return self._kit.basis
-
-    def budget(self, variant: Variant) -> Budget:
-        """What a repair by a variant may cost."""
-        return variant.budget(self.plan.budget)
 
     @property
     def looks_beside(self) -> bool:

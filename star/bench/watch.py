@@ -44,8 +44,8 @@ class Target:
 class Watch:
     """Targets to be looked at again and again.
 
-    What the layers below ``lowest`` make of a target is kept (tokens x d floats) while the same patches reach
-    below it: a look then costs a pass through the layers above.
+    What the layers below ``lowest`` make of a target at the first look is kept (tokens x d floats): a look
+    then costs a pass through the layers above, unless other patches reach below.
     """
 
     def __init__(self, targets: Sequence[Target], lowest: int = 0) -> None:
@@ -62,17 +62,18 @@ class Watch:
             CaseError: a target is longer than the model's context.
             Cancelled: ``cancelled`` said so, between two targets.
         """
-        if (now := below(model, self._lowest)) != self._below:
-            self._trunks.clear()
+        now = below(model, self._lowest)
+        if not self._trunks:
             self._below = now
+        as_kept = now == self._below
         seen = []
         for index, target in enumerate(self.targets):
             Cancelled.check(cancelled)
-            if index not in self._trunks:
-                ids = target.case.prompt + target.ids
-                model.check_length(len(ids))
+            ids = target.case.prompt + target.ids
+            model.check_length(len(ids))
+            if as_kept and index not in self._trunks:
                 self._trunks[index] = model.trunk(ids, min(self._lowest, model.depth - 1))
-            seen.append(writes(model, target, self._trunks[index]))
+            seen.append(writes(model, target, self._trunks[index] if as_kept else None))
         return tuple(seen)
 
     def count(self, model: CodeModel, cancelled: Callable[[], bool] = lambda: False) -> Pair:

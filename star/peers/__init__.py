@@ -9,12 +9,11 @@ from star.peers.course import Where, layers_at
 from star.peers.gradient import Gradient
 from star.peers.lora import Lora
 from star.peers.mint import Mint
-from star.peers.ordinary import Guard, inverse, null_space, second_moment
+from star.peers.ordinary import inverse, null_space, second_moment
 
 __all__ = [
     "ClosedForm",
     "Gradient",
-    "Guard",
     "Lora",
     "Mint",
     "Where",

@@ -19,8 +19,8 @@ from star.locate import Layers
 from star.model import CodeModel, Trunk
 from star.patch import Draft
 from star.peers.course import Course, Where, layers_at, whole
-from star.peers.ordinary import Guard, guarded, unguarded
 from star.result import Budget, Result, Step
+from star.solve import Guard, minimum_norm
 from star.trace import Lesson
 
 __all__ = ["ClosedForm"]
@@ -97,7 +97,7 @@ class ClosedForm:
                 inputs.append(activations[at])
                 states.append(_hidden(trunk.output)[0, at].float())
             missing = (torch.cat(goals) - torch.cat(states)) / (len(layers) - index)
-            draft.add(layer, guarded(torch.cat(inputs), missing, guards.get(layer, unguarded), self.damping))
+            draft.add(layer, minimum_norm(torch.cat(inputs), missing, guards.get(layer), self.damping))
 
     def _goal(
         self, model: CodeModel, course: Course, lesson: Lesson, trunk: Trunk, at: list[int], tokens: list[int]

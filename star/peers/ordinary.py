@@ -2,11 +2,10 @@
 
 MEMIT (arXiv 2210.07229) weighs a delta by the second moment C of ordinary activations; AlphaEdit
 (arXiv 2410.02355) keeps it out of the directions that they take. Both are
-``X = M Zᵀ (Z M Zᵀ + λ I)⁻¹ R`` with another M: C⁻¹, or the projector P on the rest; the plain least
-norm is that with M = I.
+``solve.minimum_norm`` with another guard M: C⁻¹, or the projector P on the rest.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from star.model import CodeModel
+from star.solve import Guard
 
-__all__ = ["Guard", "guarded", "inverse", "null_space", "second_moment", "unguarded"]
-
-#: What multiplies activations from the left, ``(f, n)`` to ``(f, n)``: M above, symmetric.
-Guard = Callable[[Tensor], Tensor]
+__all__ = ["inverse", "null_space", "second_moment"]
 
 
 def second_moment(
@@ -56,28 +53,6 @@ def null_space(moment: Float[Tensor, "f f"], share: float = 1e-2) -> Guard:
     return _Complement(vectors[:, values > share * values.mean()].float())
 
 
-def unguarded(columns: Tensor) -> Tensor:
-    """The plain least norm."""
-    return columns
-
-
-def guarded(
-    activations: Float[Tensor, "n f"], wanted: Float[Tensor, "n d"], guard: Guard, damping: float
-) -> Float[Tensor, "f d"]:
-    """The delta that adds ``wanted`` where the activations are: X above.
-
-    λ is ``damping · mean(diag(Z M Zᵀ))``; at zero, ``Z X = R`` if it can be had.
-    """
-    sent = guard(activations.T.contiguous())
-    gram = activations.double() @ sent.double()
-    gram = (gram + gram.T) / 2
-    gram.diagonal().add_(damping * gram.diagonal().mean())
-    # A pseudo-inverse, so that equal rows are safe without damping too.
-    solved = torch.linalg.pinv(gram, hermitian=True, rtol=1e-10) @ wanted.double()
-    delta: Tensor = sent @ solved.float()
-    return delta
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Inverse:
     """Multiplies by the inverse of ``factor · factorᵀ``."""
@@ -85,7 +60,7 @@ class _Inverse:
     factor: Float[Tensor, "f f"]
 
     def __call__(self, columns: Tensor) -> Tensor:
-        solved: Tensor = torch.cholesky_solve(columns, self.factor)
+        solved: Tensor = torch.cholesky_solve(columns.to(self.factor.dtype), self.factor)
         return solved
 
 
@@ -96,4 +71,5 @@ class _Complement:
     taken: Float[Tensor, "f k"]
 
     def __call__(self, columns: Tensor) -> Tensor:
+        columns = columns.to(self.taken.dtype)
         return columns - self.taken @ (self.taken.T @ columns)

@@ -12,7 +12,8 @@ from star.errors import Cancelled
 from star.gate import Limits, Sample, _kl, judge, read
 from star.model import CodeModel
 from star.patch import Patch, Rows, install
-from star.repair import Budget, Star, repair
+from star.repair import Star, repair
+from star.result import Budget
 from star.trace import prepare
 from tests import tiny
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from star.errors import PatchError
 from star.model import CodeModel
-from star.patch import Draft, Patch, Rows, install, load
+from star.patch import Draft, Patch, Rows, install, installed, load
 
 IDS = tuple(range(5, 45))
 
@@ -116,9 +116,9 @@ def test_the_base_is_never_written_to(model: CodeModel) -> None:
 # -- drafts ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("installed", [0, 2])
-def test_a_draft_is_bit_for_bit_what_its_patch_makes(model: CodeModel, installed: int) -> None:
-    history = [_patch(model, seed) for seed in range(installed)]
+@pytest.mark.parametrize("below", [0, 2])
+def test_a_draft_is_bit_for_bit_what_its_patch_makes(model: CodeModel, below: int) -> None:
+    history = [_patch(model, seed) for seed in range(below)]
     install(model, history)
     found = _weights(model)
     random = torch.Generator().manual_seed(9)
@@ -335,3 +335,17 @@ def test_a_flipped_bit_is_refused_or_gives_a_patch_of_another_digest(
     except PatchError:
         return
     assert loaded.digest != patch.digest or loaded.manifest != patch.manifest
+
+
+def test_patches_are_installed_for_a_while_and_those_before_come_back_whatever_happens(
+    model: CodeModel,
+) -> None:
+    first, second = _patch(model, 1), _patch(model, 2)
+    install(model, [first])
+    with installed(model, [first, second]):
+        assert model.patches == (first, second)
+    assert model.patches == (first,)
+    with pytest.raises(ZeroDivisionError), installed(model, []):
+        1 / 0  # noqa: B018
+    assert model.patches == (first,)
+    install(model, [])

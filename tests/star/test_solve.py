@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from star.family import tensor_at
 from star.model import CodeModel
-from star.solve import Basis, minimum_norm, normalized
+from star.solve import Basis, minimum_norm, normalized, sparing
 
 SIZES = st.integers(1, 12)
 
@@ -33,14 +33,15 @@ def test_the_delta_is_the_minimum_norm_solution_of_numpy(
 
 def test_no_activation_gives_no_delta() -> None:
     assert not minimum_norm(torch.zeros(3, 5), torch.ones(3, 4)).any()
-    assert not minimum_norm(torch.zeros(3, 5), torch.ones(3, 4), torch.ones(2, 5)).any()
+    assert not minimum_norm(torch.zeros(3, 5), torch.ones(3, 4), sparing(torch.ones(2, 5))).any()
 
 
 @pytest.mark.parametrize("ordinary", [torch.zeros(0, 5), torch.zeros(2, 5)])
 def test_with_nothing_ordinary_the_norm_is_the_plain_one(ordinary: torch.Tensor) -> None:
     """A prompt of one token has nothing before its place."""
     activations, steers = torch.arange(10.0).reshape(2, 5), torch.ones(2, 3)
-    assert torch.equal(minimum_norm(activations, steers, ordinary), minimum_norm(activations, steers))
+    weighed = minimum_norm(activations, steers, sparing(ordinary))
+    assert torch.equal(weighed, minimum_norm(activations, steers))
 
 
 def test_where_two_rows_that_are_nearly_one_ask_for_opposites_a_ridge_keeps_the_delta_small() -> None:
@@ -59,11 +60,11 @@ def test_the_weighed_delta_is_that_of_numpy_and_moves_the_ordinary_least(ordinar
     moment = ordinary.T @ ordinary / ordinary_rows
     inverse = np.linalg.inv(moment + 0.1 * np.trace(moment) / 12 * np.eye(12))
     wanted = inverse @ wide.T @ np.linalg.pinv(wide @ inverse @ wide.T) @ goal
-    given = [torch.tensor(each, dtype=torch.float32) for each in (wide, goal, ordinary)]
-    delta = minimum_norm(*given).numpy()
+    z, r, u = (torch.tensor(each, dtype=torch.float32) for each in (wide, goal, ordinary))
+    delta = minimum_norm(z, r, sparing(u)).numpy()
     assert np.allclose(delta, wanted, rtol=1e-3, atol=1e-4)
     assert np.allclose(wide @ delta, goal, atol=1e-3)
-    plain = minimum_norm(*given[:2]).numpy()
+    plain = minimum_norm(z, r).numpy()
     assert np.linalg.norm(ordinary @ delta) < np.linalg.norm(ordinary @ plain)
 
 

@@ -5,7 +5,8 @@ import torch
 
 from star.bench.cost import counted, tokens_of
 from star.model import CodeModel
-from star.repair import Budget, Star, repair
+from star.repair import Star, repair
+from star.result import Budget
 from star.trace import prepare, trace
 from tests import tiny
 

@@ -11,16 +11,16 @@ import torch
 
 from star.bench.cost import Cost, counted
 from star.bench.data import Context, Put, Row
-from star.bench.measure import Bystanders, effect, installed, samples, watch
+from star.bench.measure import Bystanders, effect, samples, watch
 from star.bench.watch import Known, Target, Watch, wanted, writes, written
 from star.case import Case
 from star.decode import decode, write
 from star.errors import Cancelled, CaseError
 from star.gate import Sample
 from star.model import CodeModel
-from star.patch import Patch, Rows, install
-from star.repair import Budget, Star, repair
-from star.result import Result
+from star.patch import Patch, Rows, installed
+from star.repair import Star, repair
+from star.result import Budget, Result
 from star.stop import StopRule
 from tests import mendable, tiny
 
@@ -87,7 +87,7 @@ def _look_and_decode(model: CodeModel, scale: float, lowest: int, prefixes: Sequ
         text == case.stop.trim(case.expected) for text, case in zip(before, cases, strict=True)
     ]
     assert all(kept.look(model))
-    with installed(model, _shaken(model, scale)):
+    with installed(model, [*model.patches, _shaken(model, scale)]):
         after = [write(model, case) for case in cases]
         assert list(texts.look(model)) == [
             text == case.stop.trim(case.expected) for text, case in zip(after, cases, strict=True)
@@ -128,7 +128,7 @@ def test_what_was_kept_is_dropped_when_a_patch_reaches_below_it(one: CodeModel) 
     kept, bystanders = Watch(targets, 3), Bystanders(one, [Sample(tuple(range(5, 40)), 1)], 3)
     whole = Bystanders(one, [Sample(tuple(range(5, 40)), 1)], 0)
     assert all(kept.look(one))
-    with installed(one, _shaken(one, 3.0, layer=0)):
+    with installed(one, [*one.patches, _shaken(one, 3.0, layer=0)]):
         assert kept.look(one) == Watch(targets).look(one)
         assert not all(kept.look(one))
         assert bystanders.moved(one) == whole.moved(one)
@@ -143,7 +143,7 @@ def test_bystanders_tell_how_much_moved(one: CodeModel) -> None:
     bystanders = Bystanders(one, seen[:1], 2)
     same = bystanders.moved(one)
     assert (same.positions, same.unchanged, same.kl) == (13, 1.0, 0.0)
-    with installed(one, _shaken(one, 3.0)):
+    with installed(one, [*one.patches, _shaken(one, 3.0)]):
         moved = bystanders.moved(one)
     assert moved.unchanged < 1
     assert moved.kl > 0.01
@@ -181,7 +181,7 @@ def test_what_was_found_before_is_not_looked_at_again(
     assert again.neighbours.targets == first.neighbours.targets
     assert again.near.targets == first.near.targets
     assert [target.case.expected for target in first.neighbours.targets][:1] == ["one"]
-    with installed(taught, _shaken(taught, 3.0)):  # another model as far as that goes
+    with installed(taught, [*taught.patches, _shaken(taught, 3.0)]):  # another model as far as that goes
         other = watch(taught, _put(taught), ROW, known, lowest=2)
     assert other.neighbours.targets != first.neighbours.targets
 
@@ -195,7 +195,7 @@ def test_a_repair_is_told_whole(taught: CodeModel) -> None:
         result = repair(taught, [case], Budget(100), method=Star(layers="2/4", pattern="none"))
     seen = effect(taught, watched, result, cost)
     assert taught.patches == ()
-    with installed(taught, result.patch):
+    with installed(taught, [*taught.patches, result.patch]):
         kept = [write(taught, put(c)) == text for c, text in zip(ROW.neighbours, before, strict=True)]
         near = write(taught, put(ROW.siblings[0])) == "two"
         distant = write(taught, put(ROW.siblings[2])) == "two"
@@ -217,17 +217,6 @@ def test_a_patch_without_rows_changes_nothing_and_an_unsolved_row_is_not_called_
     seen = effect(taught, watched, result, Cost(4, 10))
     assert not seen.solved
     assert (seen.near, seen.distant, seen.robust, seen.neighbours) == ((0, 1), (0, 1), (0, 0), (2, 2))
-
-
-def test_a_patch_is_looked_at_on_top_of_what_is_installed(one: CodeModel) -> None:
-    first, second = _shaken(one, 0.1), _shaken(one, 0.1, seed=4)
-    install(one, [first])
-    with installed(one, second):
-        assert one.patches == (first, second)
-    assert one.patches == (first,)
-    with pytest.raises(ZeroDivisionError), installed(one, second):
-        1 / 0  # noqa: B018
-    assert one.patches == (first,)
 
 
 def test_looking_can_be_stopped_and_says_what_is_too_long(one: CodeModel) -> None:

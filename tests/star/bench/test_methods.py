@@ -30,13 +30,11 @@ def test_star_is_there_as_published_in_every_mode_on_all_layers_and_sparse() -> 
         for pattern in ("", "-layerly-1/4", "-layerly-1/16", "-layerly-1/64")
     }
     assert set(named(["star-iterative-*", "star-batch-*"])) == wanted
-    (paper,) = grid("star-published")
-    assert paper.budget(Budget(16)).steps == 10
-    assert all(each.budget(Budget(16)).steps == 16 for each in grid("star-batch-1/4"))
+    assert dict(grid("star-published")[0].settings) == {"rate": 1e-2, "stop": "ten steps"}
 
 
 def test_names_and_patterns_mean_methods_each_once() -> None:
-    assert named(["ours", "ou*", "mint"]) == ("ours", "mint")
+    assert named(["ours", "our?", "mint"]) == ("ours", "mint")
     with pytest.raises(BenchError, match="no method sdg"):
         named(["sdg"])
 
@@ -48,7 +46,7 @@ def test_a_method_takes_a_case_within_its_budget_and_leaves_the_model(one: CodeM
     before = [one.projection(layer).weight.detach().clone() for layer in range(one.depth)]
     kit = Kit(one, [one.encode("def f(x):\n    return x + 1\n"), one.encode("for y in range(3):\n    y\n")])
     variant = grid(name)[0]
-    result = variant.make(kit)(one, [tiny.case(one)], variant.budget(Budget(2)))
+    result = variant.make(kit)(one, [tiny.case(one)], Budget(2))
     assert [each.case for each in result.outcomes] == ["a"]
     assert result.failures_before
     assert result.patch.base == one.fingerprint

@@ -13,8 +13,8 @@ from star.family import tensor_at
 from star.model import CodeModel
 from star.patch import install
 from star.peers import ClosedForm, inverse, layers_at, null_space, second_moment
-from star.peers.ordinary import guarded, unguarded
 from star.result import Budget
+from star.solve import minimum_norm
 from tests import tiny
 
 
@@ -36,8 +36,8 @@ def test_without_damping_every_wanted_movement_is_brought_about(seed: int, n: in
     ordinary = _ordinary(seed, 4 * f, f)
     moment = ordinary.T @ ordinary / len(ordinary)
     z, r = _drawn(seed + 1, n, f), _drawn(seed + 2, n, 6)
-    for guard in (unguarded, inverse(moment, 1e-6)):
-        assert torch.allclose(z @ guarded(z, r, guard, 0.0), r, rtol=1e-3, atol=1e-3)
+    for guard in (None, inverse(moment, 1e-6)):
+        assert torch.allclose(z @ minimum_norm(z, r, guard, 0.0), r, rtol=1e-3, atol=1e-3)
 
 
 @systems
@@ -46,8 +46,8 @@ def test_ordinary_activations_are_disturbed_less_than_by_the_least_norm(seed: in
     ordinary = _ordinary(seed, 4 * f, f)
     moment = ordinary.T @ ordinary / len(ordinary)
     z, r = _drawn(seed + 1, n, f), _drawn(seed + 2, n, 6)
-    plain = ordinary @ guarded(z, r, unguarded, 0.0)
-    spared = ordinary @ guarded(z, r, inverse(moment, 1e-6), 0.0)
+    plain = ordinary @ minimum_norm(z, r, None, 0.0)
+    spared = ordinary @ minimum_norm(z, r, inverse(moment, 1e-6), 0.0)
     assert float(spared.norm()) <= float(plain.norm()) * 1.001
 
 
@@ -62,7 +62,7 @@ def test_the_delta_is_that_of_memits_normal_equations(seed: int, n: int, f: int)
     wide = z.double().numpy()
     weight = 0.5 * np.mean(np.diag(wide @ np.linalg.solve(c, wide.T)))
     known = np.linalg.solve(weight * c + wide.T @ wide, wide.T @ r.double().numpy())
-    assert np.allclose(guarded(z, r, inverse(moment), 0.5), known, rtol=1e-3, atol=1e-3)
+    assert np.allclose(minimum_norm(z, r, inverse(moment), 0.5), known, rtol=1e-3, atol=1e-3)
 
 
 @systems
@@ -72,15 +72,15 @@ def test_the_null_space_leaves_ordinary_activations_as_they_are(seed: int, n: in
     moment = ordinary.T @ ordinary / len(ordinary)
     n = min(n, f - f // 2)
     z, r = _drawn(seed + 1, n, f), _drawn(seed + 2, n, 6)
-    delta = guarded(z, r, null_space(moment, 1e-5), 0.0)
-    plain = guarded(z, r, unguarded, 0.0)
+    delta = minimum_norm(z, r, null_space(moment, 1e-5), 0.0)
+    plain = minimum_norm(z, r, None, 0.0)
     assert float((ordinary @ delta).norm()) <= 0.05 * float((ordinary @ plain).norm())
 
 
 def test_two_equal_rows_are_safe() -> None:
     z = _drawn(0, 1, 20).repeat(2, 1)
     r = _drawn(1, 1, 6).repeat(2, 1)
-    delta = guarded(z, r, unguarded, 0.0)
+    delta = minimum_norm(z, r, None, 0.0)
     assert torch.allclose(z @ delta, r, atol=1e-4)
 
 
