@@ -36,11 +36,13 @@ class Repaired:
     steps: int = 0
     #: Why it did not go live.
     reasons: tuple[str, ...] = ()
+    #: How many of the cases are solved, when it went live.
+    solved: int = 1
 
 
-#: Repairs one case on top of a history, whose cases should stay solved. The history is installed when it
+#: Repairs some cases on top of a history, whose cases should stay solved. The history is installed when it
 #: is called; what is installed when it returns does not matter.
-NextRepair = Callable[[tuple[Patch, ...], Sequence[Case], Case], Repaired]
+NextRepair = Callable[[tuple[Patch, ...], Sequence[Case], Sequence[Case]], Repaired]
 
 #: What is found when one looks at the model after so many of the cases.
 Look = Callable[[int], Mapping[str, Any]]
@@ -56,9 +58,9 @@ def on_top(
 ) -> NextRepair:
     """The plain way: one repair on top of all, and then the gate; ``limits=None`` leaves the gate out."""
 
-    def repaired(history: tuple[Patch, ...], earlier: Sequence[Case], case: Case) -> Repaired:
+    def repaired(history: tuple[Patch, ...], earlier: Sequence[Case], cases: Sequence[Case]) -> Repaired:
         before = read(model, samples, cancelled=cancelled) if limits else []
-        result = method(model, [case], budget, cancelled=cancelled)
+        result = method(model, cases, budget, cancelled=cancelled)
         after = (*history, result.patch) if result.patch.rows else history
         if limits is None:
             return Repaired(after, True, result.steps)
@@ -93,19 +95,20 @@ def mended(
         before = read(model, samples, lowest, cancelled)
     lessons: dict[Case, Lesson] = {}
 
-    def repaired(history: tuple[Patch, ...], earlier: Sequence[Case], case: Case) -> Repaired:
+    def repaired(history: tuple[Patch, ...], earlier: Sequence[Case], cases: Sequence[Case]) -> Repaired:
         for each in earlier:
             if each not in lessons:
                 (lessons[each],) = prepare(model, [each], lowest)
         guarded = Guarded([lessons[each] for each in earlier], samples, before, limits)
         attempts = mend(
-            model, [case], guarded, lambda: budget, method=method, basis=basis, cancelled=cancelled
+            model, cases, guarded, lambda: budget, method=method, basis=basis, cancelled=cancelled
         )  # fmt: skip
         best, steps = attempts[-1], sum(each.result.steps for each in attempts)
-        if not best.verdict.passed or not best.solved({case.id}):
+        solved = best.solved({case.id for case in cases})
+        if not best.verdict.passed or not solved:
             return Repaired(history, False, steps, best.verdict.reasons or ("not solved within the budget",))
         patch = best.result.patch
-        return Repaired((*history, patch) if patch.rows else history, True, steps)
+        return Repaired((*history, patch) if patch.rows else history, True, steps, solved=solved)
 
     return repaired
 
@@ -163,7 +166,7 @@ class LifelongRun:
     def _one(self, number: int, case: Case, live: Sequence[Case]) -> bool:
         """Repair one case; whether it went live."""
         started = time.monotonic()
-        now = self.repair(self._history, live, case)
+        now = self.repair(self._history, live, [case])
         seconds = time.monotonic() - started
         self._keep(number, now.history)
         install(self.model, now.history)

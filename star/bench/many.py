@@ -1,5 +1,6 @@
 """Many cases: solved together as one system, or one after another on one model."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -7,11 +8,13 @@ from typing import Any
 
 from star.bench.cost import counted
 from star.bench.data import Row, select
-from star.bench.lifelong import LifelongRun, mended, on_top
+from star.bench.lifelong import LifelongRun, NextRepair, mended, on_top
 from star.bench.methods import Variant
 from star.bench.session import Session, about
 from star.bench.watch import Watch, written
 from star.case import Case
+from star.gate import Limits
+from star.patch import Patch, installed
 
 __all__ = ["batch", "lifelong"]
 
@@ -40,8 +43,42 @@ def batch(session: Session, data: str, rows: Sequence[Row], variants: Mapping[st
                     "seconds": cost.seconds,
                     "singleSeconds": sum(line["seconds"] for line in repairs if line["row"] in ids),
                     "steps": result.steps, "passes": cost.passes, "patchBytes": result.patch.size_bytes,
+                    **(_through_the_gate(session, cases) if name == "ours" else {}),
                 }
             )  # fmt: skip
+
+
+def _through_the_gate(session: Session, cases: Sequence[Case]) -> dict[str, Any]:
+    """The same cases as the server repairs them: as one batch from the base, and one after another."""
+    if session.bench.limits is None:
+        return {}
+    repair = _mended(session, session.bench.limits)
+    started = time.monotonic()
+    together = repair((), [], cases)
+    seconds = time.monotonic() - started
+    history: tuple[Patch, ...] = ()
+    live: list[Case] = []
+    started = time.monotonic()
+    for case in cases:
+        with installed(session.model, history):
+            now = repair(history, live, [case])
+        history = now.history
+        live += [case] if now.live else []
+    return {
+        "gated": {
+            "solved": [together.solved if together.live else 0, len(cases)], "seconds": seconds,
+            "singlesLive": len(live), "singleSeconds": time.monotonic() - started,
+            "reasons": list(together.reasons),
+        }
+    }  # fmt: skip
+
+
+def _mended(session: Session, limits: Limits) -> NextRepair:
+    """The default method, as the server does it."""
+    return mended(
+        session.model, session.plan.budget, session.bench.gate, limits,
+        basis=session.basis, cancelled=session.cancelled,
+    )  # fmt: skip
 
 
 def lifelong(session: Session, chosen: Mapping[str, Sequence[Row]], variants: Mapping[str, Variant]) -> None:
@@ -73,10 +110,7 @@ def lifelong(session: Session, chosen: Mapping[str, Sequence[Row]], variants: Ma
     for name in names:
         variant = variants[name]
         if name == "ours" and bench.limits:
-            following = mended(
-                model, plan.budget, bench.gate, bench.limits,
-                basis=session.basis, cancelled=session.cancelled,
-            )  # fmt: skip
+            following = _mended(session, bench.limits)
         else:
             method = session.method(variant)
             following = on_top(model, method, plan.budget, bench.gate, bench.limits, session.cancelled)

@@ -35,7 +35,8 @@ def _patch(model: CodeModel, number: int) -> Patch:
 def _fake(model: CodeModel, refused: Sequence[int] = (), stop: int = 1000) -> NextRepair:
     """A repair that does nothing much, and refuses some."""
 
-    def repaired(history: tuple[Patch, ...], earlier: Sequence[Case], case: Case) -> Repaired:
+    def repaired(history: tuple[Patch, ...], earlier: Sequence[Case], cases: Sequence[Case]) -> Repaired:
+        (case,) = cases
         number = int(case.id[1:])
         if number == stop:
             raise Cancelled
@@ -117,7 +118,8 @@ def test_a_checkpoint_that_was_cut_off_is_looked_at_when_the_run_goes_on(
 
 
 def test_patches_that_left_the_history_leave_the_disk(one: CodeModel, tmp_path: Path) -> None:
-    def replacing(history: tuple[Patch, ...], earlier: Sequence[Case], case: Case) -> Repaired:
+    def replacing(history: tuple[Patch, ...], earlier: Sequence[Case], cases: Sequence[Case]) -> Repaired:
+        (case,) = cases
         return Repaired((_patch(one, int(case.id[1:])),), True)
 
     results, _ = _run(one, tmp_path, 3, replacing)
@@ -148,23 +150,23 @@ def test_real_repairs_stand_on_one_another(one: CodeModel, tmp_path: Path) -> No
 def test_the_gate_keeps_out_what_breaks_an_earlier_case_or_moves_too_much(one: CodeModel) -> None:
     first, second = tiny.case(one, id="a"), tiny.case(one, "y", id="b")  # they contradict each other
     method = partial(repair, method=METHOD)
-    history = on_top(one, method, Budget(60), [], EASY)((), [], first).history
+    history = on_top(one, method, Budget(60), [], EASY)((), [], [first]).history
     install(one, history)
-    refused = on_top(one, method, Budget(60), [], EASY)(history, [first], second)
+    refused = on_top(one, method, Budget(60), [], EASY)(history, [first], [second])
     assert (refused.history, refused.live) == (history, False)
     assert "earlier cases" in refused.reasons[0]
     install(one, history)
-    let_in = on_top(one, method, Budget(60), [], None)(history, [first], second)
+    let_in = on_top(one, method, Budget(60), [], None)(history, [first], [second])
     assert let_in.live
     install(one, let_in.history)
     assert write(one, second) == "y"
     install(one, ())
     sample = Sample(one.encode("def f(x):\n    return x\n"), 1)
     strict = on_top(one, method, Budget(60), [sample], Limits(min_unchanged=0.0, max_kl=0.0))
-    assert "mean KL" in strict((), [], first).reasons[0]
+    assert "mean KL" in strict((), [], [first]).reasons[0]
 
 
 def test_a_case_that_was_not_solved_does_not_go_live(one: CodeModel) -> None:
-    found = on_top(one, partial(repair, method=METHOD), Budget(0), [], EASY)((), [], tiny.case(one))
+    found = on_top(one, partial(repair, method=METHOD), Budget(0), [], EASY)((), [], [tiny.case(one)])
     assert (found.history, found.live) == ((), False)
     assert "not solved" in found.reasons[0]

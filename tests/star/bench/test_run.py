@@ -162,7 +162,7 @@ def test_a_run_that_was_stopped_goes_on_and_measures_nothing_twice(
 
     def measured(results: Results) -> list[Any]:
         kinds = ("base", "trial", "tuned", "repair", "batch", "lifelong-step", "lifelong")
-        skip = ("seconds", "singleSeconds", "memoryBytes")
+        skip = ("seconds", "singleSeconds", "memoryBytes", "gated")
         return sorted(
             str({name: value for name, value in line.items() if name not in skip})
             for line in results.lines
@@ -183,6 +183,19 @@ def test_a_batch_is_held_against_the_single_repairs_of_the_same_rows(one: CodeMo
     single = [each["seconds"] for each in lines(results, "repair") if each["row"] in line["rows"]]
     assert len(single) == 2
     assert line["singleSeconds"] == pytest.approx(sum(single))
+
+
+def test_a_batch_of_ours_is_also_held_against_single_repairs_gate_and_all(
+    one: CodeModel, tmp_path: Path
+) -> None:
+    results = Results(tmp_path, {"same": {}})
+    run(replace(bench(one), limits=Limits(0.0, 100.0)), plan(batch=2, methods=("ours",)), results)
+    (line,) = lines(results, "batch")
+    gated = line["gated"]
+    assert gated["solved"] == [2, 2]
+    assert gated["singlesLive"] == 2
+    assert gated["seconds"] > 0 < gated["singleSeconds"]
+    assert one.patches == ()
 
 
 def test_a_lifelong_run_looks_at_neighbours_unrelated_code_and_infilling(

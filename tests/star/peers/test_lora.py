@@ -14,8 +14,6 @@ from star.result import Budget
 from tests import tiny
 from tests.star.peers import reference
 
-pytest.importorskip("peft")
-
 
 def test_the_patch_is_the_adapter_that_peft_trains_in_a_network_and_merges(model: CodeModel) -> None:
     from peft import LoraConfig, inject_adapter_in_model

@@ -36,8 +36,6 @@ PEERS: dict[str, Peer] = {
 @pytest.fixture(params=PEERS)
 def peer(request: pytest.FixtureRequest) -> Peer:
     """Each peer in turn."""
-    if request.param == "lora":
-        pytest.importorskip("peft")
     return PEERS[request.param]
 
 
