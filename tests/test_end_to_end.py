@@ -125,3 +125,40 @@ def test_the_same_server_repairs_within_the_time_promised_when_nothing_else_is_a
         again.client.until_state("ready", seconds=120)
         assert again.client.command("status")["revision"] == revision
         assert text_at(again.client, URI, AT) == RIGHT
+
+
+def test_a_repair_is_told_compared_and_undone(server: Server) -> None:
+    client = server.client
+    client.initialize({"completion": {"exclude": ["**/items.py"]}})
+    client.open(URI, TEXT)
+    client.open(OTHER, NEIGHBOUR)
+    assert client.inline(URI, *AT) is None
+    client.until_state("ready", seconds=120)
+    assert client.inline(OTHER, *NEIGHBOUR_AT) is None
+    excluded, loading = client.command("why")
+    assert "take that out of completion.exclude" in excluded["reason"]
+    assert "is being loaded" in loading["reason"]
+
+    item: Any = client.inline(URI, *AT, seconds=60)
+    case = client.flag(item, RIGHT)
+    patch = client.until_case(case, "solved", seconds=120)["patchId"]
+    began = time.monotonic()
+    found = client.command("compare", 300, patchId=patch)["comparison"]
+    log.info("%s: %s", "compare_seconds", time.monotonic() - began)
+    log.info("%s: %s", "compared", [(each["where"], each["before"], each["after"]) for each in found])
+    assert (found[0]["kind"], found[0]["before"], found[0]["after"]) == ("flagged", WRONG, RIGHT)
+    assert found[0]["expected"] == RIGHT
+    kinds = [each["kind"] for each in found]
+    assert {"sibling", "neighbour"} < set(kinds)
+    neighbours = [each for each in found if each["kind"] == "neighbour"]
+    assert all(each["before"] == each["after"] for each in neighbours)
+    report = client.command("showPatch", patchId=patch)
+    assert report["comparison"] == found
+    assert (report["depth"], report["cases"][0]["case"]["id"]) == (24, case)
+    assert all(0 <= layer["layer"] < 24 and layer["most"] for layer in report["layers"])
+
+    assert client.command("unflag", 60, caseId=case) == {"was": "solved"}
+    assert text_at(client, URI, AT) == WRONG
+    assert client.command("listCases") == []
+    assert server.leave() == 0
+    assert client.wire_is_clean

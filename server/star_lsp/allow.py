@@ -16,12 +16,13 @@ def completion_allowed(settings: CompletionSettings, language: str, path: str) -
         path: The file's path, with either slash; empty for a document that is not a file.
     """
     if not settings.enabled:
-        return "Completions are switched off (completion.enabled)."
+        return "Completions are switched off; set completion.enabled to true to have them."
     if not settings.languages.get(language, settings.languages.get("*", True)):
-        return f"Completions are switched off for {language or 'this language'} (completion.languages)."
+        name = language or "files of no language"
+        return f"Completions are switched off for {name}; completion.languages says where they are offered."
     for glob in settings.exclude:
         if path and _matches(glob, path):
-            return f"The file is excluded by {glob} (completion.exclude)."
+            return f"The file is excluded by {glob}; take that out of completion.exclude to have completions."
     return None
 
 

@@ -3,9 +3,11 @@
 import asyncio
 import functools
 import logging
+import re
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from importlib.metadata import version
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from lsprotocol import types
 from pygls import uris
@@ -17,13 +19,15 @@ from pygls.workspace import TextDocument
 
 from star.errors import StarError
 from star_lsp import feedback, protocol
+from star_lsp.commands import Command, commands
 from star_lsp.completion import Completions, Place
-from star_lsp.errors import FlagError, ServerError
-from star_lsp.listing import case_info, patch_info
-from star_lsp.protocol import Changed, structure, unstructure
+from star_lsp.errors import FlagError, NotFound, ParameterError, ServerError
+from star_lsp.protocol import Changed
 from star_lsp.service import Audience, Service
 from star_lsp.settings import read
 from star_lsp.shown import Shown
+from star_lsp.store import Case
+from star_lsp.wire import unstructure
 from star_lsp.work import WorkDone
 
 __all__ = ["build"]
@@ -145,10 +149,15 @@ def _lifecycle(server: LanguageServer, service: Service, client: _Client) -> Non
 def _completing(server: LanguageServer, service: Service, completions: Completions) -> None:
     async def shown_at(uri: str, position: types.Position) -> Shown | None:
         service.touched()
-        if service.state not in ("ready", "repairing"):
-            return None
-        place = _place(server, uri, position)
-        return await completions.complete(place, service.settings.completion)
+        try:
+            place = _place(server, uri, position)
+            if reason := service.unready:
+                completions.nothing(uri, position.line, position.character, reason)
+                return None
+            return await completions.complete(place, service.settings.completion)
+        except (ServerError, StarError) as error:
+            completions.nothing(uri, position.line, position.character, str(error))
+            raise
 
     @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
     @_reporting
@@ -190,96 +199,65 @@ def _completing(server: LanguageServer, service: Service, completions: Completio
     @_reporting
     async def code_action(params: types.CodeActionParams) -> list[types.CodeAction]:
         uri, start = params.text_document.uri, params.range.start
-        shown = completions.shown.at(uri, start.line, start.character)
         only = params.context.only
-        if shown is None or (only and not any(_within("quickfix", kind) for kind in only)):
+        if only and not any(_within("quickfix", kind) for kind in only):
             return []
-        try:
-            derived = feedback.derive(shown, _document(server, uri).source).rstrip()
-        except FlagError:
-            return []
-        if derived in ("", shown.text):
-            return []
-        command = types.Command(
-            title="Mark completion as wrong",
-            command=protocol.FLAG,
-            arguments=[{"completionId": shown.id, "expected": derived}],
-        )
-        title = f"star-lsp: the suggestion {_short(shown.text)} was wrong, {_short(derived)} is right"
-        return [types.CodeAction(title=title, kind=types.CodeActionKind.QuickFix, command=command)]
+        case = _flagged(service, completions, uri, start.line)
+        shown = completions.shown.at(uri, start.line, start.character)
+        derived = _derived(server, shown) if shown else ""
+        actions = []
+        if shown and derived not in ("", shown.text) and not (case and case.expected == derived):
+            title = f"star-lsp: the suggestion {_short(shown.text)} was wrong, {_short(derived)} is right"
+            argument = {"completionId": shown.id, "expected": derived}
+            actions.append(_action(title, "Mark completion as wrong", protocol.FLAG, argument))
+        if case:
+            title = f"star-lsp: undo the flag of {_short(case.rejected)}"
+            actions.append(_action(title, "Undo the flag", protocol.UNFLAG, {"caseId": case.id}))
+        return actions
 
 
 def _commands(server: LanguageServer, service: Service, completions: Completions) -> None:
-    def command(name: str) -> Callable[[Callable[[Any], Awaitable[object]]], None]:
-        def register(handler: Callable[[Any], Awaitable[object]]) -> None:
-            @_reporting
-            async def run(*arguments: Any) -> object:
-                return unstructure(await handler(arguments[0] if arguments else {}))
+    def source(uri: str) -> str | None:
+        document = _open(server, uri)
+        return document.source if document else None
 
-            server.command(name)(run)
+    def register(name: str, handler: Command) -> None:
+        @_reporting
+        async def run(*arguments: Any) -> object:
+            return unstructure(await handler(arguments[0] if arguments else {}))
 
-        return register
+        server.command(name)(run)
 
-    @command(protocol.FLAG)
-    async def flag(raw: Any) -> protocol.FlagResult:
-        params = structure(protocol.FlagParams, raw)
-        shown = _meant(completions, params)
-        document = server.workspace.text_documents.get(shown.uri)
-        source = document.source if document else None
-        case = feedback.flag(service.store, shown, source, params.expected, params.note)
-        service.flagged(case.id)
-        return protocol.FlagResult(case.id, case.status)
+    for name, handler in commands(service, completions, source).items():
+        register(name, handler)
 
-    @command(protocol.ACCEPT)
-    async def accept(raw: Any) -> protocol.AcceptResult:
-        params = structure(protocol.AcceptParams, raw)
-        shown = completions.shown.get(params.completion_id)
-        keep = service.settings.feedback
-        if shown and keep.keep_accepted:
-            feedback.accept(service.store, shown, keep.kept_completions)
-        return protocol.AcceptResult(shown is not None)
 
-    @command(protocol.REPAIR_ALL)
-    async def repair_all(raw: Any) -> protocol.RepairAllResult:
-        params = structure(protocol.RepairAllParams, raw)
-        pending = [case.id for case in service.store.cases("pending")]
-        cases = pending if params.cases is None else params.cases
-        if not cases:
-            raise ServerError("No case is pending; flag a completion first, or name cases to repair again.")
-        repair = service.repairs.ask(cases, from_base=params.from_base)
-        return protocol.RepairAllResult(repair.id, list(repair.cases))
+# -- code actions --------------------------------------------------------------------------------------
 
-    @command(protocol.CANCEL_REPAIR)
-    async def cancel_repair(raw: Any) -> protocol.CancelRepairResult:
-        params = structure(protocol.CancelRepairParams, raw)
-        done = service.repairs.cancel(repair=params.repair_id, case=params.case_id)
-        return protocol.CancelRepairResult(done)
 
-    @command(protocol.LIST_CASES)
-    async def list_cases(raw: Any) -> list[protocol.CaseInfo]:
-        params = structure(protocol.ListCasesParams, raw)
-        return [case_info(case) for case in service.store.cases(params.status)]
+def _derived(server: LanguageServer, shown: Shown) -> str:
+    """What now stands where a completion was shown; empty when nothing does, or the place is lost."""
+    try:
+        return feedback.derive(shown, _document(server, shown.uri).source).rstrip()
+    except FlagError:
+        return ""
 
-    @command(protocol.DELETE_CASE)
-    async def delete_case(raw: Any) -> protocol.DeleteCaseResult:
-        params = structure(protocol.DeleteCaseParams, raw)
-        service.store.delete_case(params.case_id)
-        service.tell(["cases"])
-        return protocol.DeleteCaseResult(True)
 
-    @command(protocol.LIST_PATCHES)
-    async def list_patches(_raw: Any) -> list[protocol.PatchInfo]:
-        return [patch_info(patch) for patch in service.store.patches()]
+def _flagged(service: Service, completions: Completions, uri: str, line: int) -> Case | None:
+    """The last case of a line, unless nothing is left of it that could be undone."""
+    id_ = completions.shown.flagged(uri, line)
+    if id_ is None:
+        return None
+    try:
+        case = service.store.case(id_)
+    except NotFound:
+        return None
+    return None if case.status == "reverted" else case
 
-    @command(protocol.REVERT)
-    async def revert(raw: Any) -> protocol.RevertResult:
-        params = structure(protocol.RevertParams, raw)
-        await service.repairs.revert(patch=params.patch_id, case=params.case_id)
-        return protocol.RevertResult(service.revision or "")
 
-    @command(protocol.STATUS)
-    async def status(_raw: Any) -> protocol.StatusResult:
-        return service.status()
+def _action(title: str, word: str, command: str, argument: dict[str, str]) -> types.CodeAction:
+    run = types.Command(title=word, command=command, arguments=[argument])
+    return types.CodeAction(title=title, kind=types.CodeActionKind.QuickFix, command=run)
 
 
 # -- between LSP and us ------------------------------------------------------------------------------
@@ -294,7 +272,7 @@ def _reporting(handler: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[
             return await handler(*arguments)
         except asyncio.CancelledError:
             raise
-        except protocol.ParameterError as error:
+        except ParameterError as error:
             raise JsonRpcInvalidParams(str(error)) from error
         except (ServerError, StarError) as error:
             raise JsonRpcException(str(error), _REQUEST_FAILED) from error
@@ -305,10 +283,15 @@ def _reporting(handler: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[
     return run
 
 
+def _open(server: LanguageServer, uri: str) -> TextDocument | None:
+    """A document that is open; pygls keeps it under its uri with nothing escaped."""
+    document: TextDocument | None = server.workspace.text_documents.get(unquote(uri))
+    return document
+
+
 def _document(server: LanguageServer, uri: str) -> TextDocument:
     """An open document; a closed one is not read from the disk behind the editor's back."""
-    document: TextDocument | None = server.workspace.text_documents.get(uri)
-    if document is None:
+    if (document := _open(server, uri)) is None:
         raise ServerError(f"The document {uri} is not open here; open it first.")
     return document
 
@@ -324,13 +307,19 @@ def _place(server: LanguageServer, uri: str, position: types.Position) -> Place:
     source = document.source
     return Place(
         uri,
-        uris.to_fs_path(uri) or "",
+        _path(uri),
         document.language_id or "",
         position.line,
         position.character,
         source[:offset],
         source[offset:],
     )
+
+
+def _path(uri: str) -> str:
+    """The path in a uri, whatever its scheme: a cell's is that of its notebook."""
+    path = uris.to_fs_path(uri) or uris.urlparse(uri)[2]
+    return re.sub("^/(?=[A-Za-z]:)", "", path)
 
 
 def _word(server: LanguageServer, uri: str, position: types.Position) -> str:
@@ -342,20 +331,6 @@ def _accepting(shown: Shown) -> types.Command:
     return types.Command(
         title="Accept completion", command=protocol.ACCEPT, arguments=[{"completionId": shown.id}]
     )
-
-
-def _meant(completions: Completions, params: protocol.FlagParams) -> Shown:
-    if params.completion_id is not None:
-        shown = completions.shown.get(params.completion_id)
-    else:
-        assert params.uri is not None
-        assert params.position is not None
-        shown = completions.shown.at(params.uri, params.position.line, params.position.character)
-    if shown is None:
-        raise FlagError(
-            "No completion is remembered there (the last 64 are); ask for one at that place, then flag it."
-        )
-    return shown
 
 
 def _short(text: str) -> str:

@@ -19,27 +19,25 @@ from star.gate import Limits, Reading, Sample, Verdict, judge, read
 from star.history import revision
 from star.mend import Attempt, Guarded, mend, pairs
 from star.model import CodeModel
-from star.patch import Patch, install, load
-from star.repair import PUBLISHED, Star, lowest_layer
+from star.patch import Patch, install, installed, load
+from star.repair import PUBLISHED, STRENGTHS, Star, lowest_layer
 from star.result import Budget, Step
 from star.solve import Basis
 from star.trace import Lesson, prepare
 from star_lsp import jobs, prompt
+from star_lsp.around import around
+from star_lsp.comparing import compare
 from star_lsp.put import Put
 from star_lsp.regression import TEXTS
 
-__all__ = ["METHODS", "Worker"]
+__all__ = ["Worker"]
 
 log = logging.getLogger(__name__)
 
 #: Readings are kept under so many histories: a repair and its revert go back and forth between two.
 _HISTORIES = 5
-#: What a repair strength means: how far ahead the expected tokens must be.
-METHODS: Mapping[str, Star] = {
-    "gentle": Star(margin=1.0),
-    "normal": Star(),
-    "strong": Star(margin=5.0, layers="2/4", ratio=1 / 4),
-}
+#: What is read around siblings and neighbours when two histories are compared: it is many places.
+_NEAR = prompt.Limits(384, 96)
 
 
 class Worker:
@@ -89,6 +87,8 @@ class Worker:
         model, method = self._model, _method(job)
         history = [load(Path(path), model) for path in job.history]
         install(model, history)
+        if job.compare is not None:
+            return self._compared(job, job.compare, started, cancelled)
         self._progress(job, "reading the cases", 2)
         refused: dict[str, str] = {}
         cases = [case for teach in job.teach if (case := self._case(job, teach, refused))]
@@ -128,6 +128,31 @@ class Worker:
         self._progress(job, "checking that earlier cases are still solved", 10)
         verdict = judge(self._model, hold, [], [], Limits(job.min_unchanged, job.max_kl), cancelled)
         return replace(self._nothing(job, {}, started), verdict={"gate": _gate(verdict)})
+
+    def _compared(
+        self, job: jobs.Job, with_: Sequence[str], started: float, cancelled: Callable[[], bool]
+    ) -> jobs.Report:
+        """What is written around the cases under the history and under another one."""
+        self._progress(job, "looking for places", 1)
+        model = self._model
+
+        def nearer(prefix: str, suffix: str) -> tuple[str, str]:
+            built = prompt.build(model.encode, self._layout, prefix, suffix, _NEAR)
+            return built.prefix, built.suffix
+
+        def on_spot(phase: str, share: float) -> None:
+            self._progress(job, phase, 2 + round(97 * share))
+
+        compared = compare(
+            model,
+            around(job.teach, self._put(job), nearer),
+            model.patches,
+            [load(Path(path), model) for path in with_],
+            job.max_seconds * len(job.teach),
+            on_spot,
+            cancelled,
+        )
+        return replace(self._nothing(job, {}, started), compared=compared)
 
     def _finish(
         self,
@@ -178,12 +203,14 @@ class Worker:
         taught = tuple(jobs.Taught(id_, False, "", None, reason) for id_, reason in refused.items())
         return jobs.Report(job.id, taught, 0, time.monotonic() - started, self._model.fingerprint)
 
+    def _put(self, job: jobs.Job) -> Put:
+        limits = prompt.Limits(job.prefix_tokens, job.suffix_tokens)
+        return Put(self._model.encode, self._model.encode_next, self._layout, limits, job.max_tokens)
+
     def _case(self, job: jobs.Job, teach: jobs.Teach, refused: dict[str, str]) -> Case | None:
         """A case as the server would put it to the model; why not goes to ``refused``."""
-        limits = prompt.Limits(job.prefix_tokens, job.suffix_tokens)
-        put = Put(self._model.encode, self._model.encode_next, self._layout, limits, job.max_tokens)
         try:
-            return put(teach.id, teach.prefix, teach.suffix, teach.expected)
+            return self._put(job)(teach.id, teach.prefix, teach.suffix, teach.expected)
         except CaseError as error:
             refused[teach.id] = str(error)
             return None
@@ -221,13 +248,7 @@ class Worker:
         What the developer accepted is read under the history that is installed, for it was accepted under
         that; the built-in texts under the base, so that many small changes do not add up unseen.
         """
-        try:
-            install(self._model, [])
-            base = self._readings_under(
-                [], [each for each in samples if not each.accepted], lowest, cancelled
-            )
-        finally:
-            install(self._model, history)
+        base = self._readings_under([], [each for each in samples if not each.accepted], lowest, cancelled)
         here = self._readings_under(history, [each for each in samples if each.accepted], lowest, cancelled)
         return [(here if each.accepted else base)[each] for each in samples]
 
@@ -242,9 +263,10 @@ class Worker:
             return {}
         under = (lowest, samples[0].accepted, *(patch.digest for patch in history))
         known = self._readings[under] = self._readings.pop(under, {})
-        for sample in samples:
-            if sample not in known:
-                (known[sample],) = read(self._model, [sample], lowest, cancelled)
+        if missing := [sample for sample in samples if sample not in known]:
+            with installed(self._model, history):
+                for sample in missing:
+                    (known[sample],) = read(self._model, [sample], lowest, cancelled)
         self._readings[under] = {sample: known[sample] for sample in samples}
         while len(self._readings) > _HISTORIES:
             del self._readings[next(iter(self._readings))]
@@ -264,7 +286,7 @@ class Worker:
 
 def _method(job: jobs.Job) -> Star:
     """How a job is to be done."""
-    return PUBLISHED if job.method == "star" else METHODS[job.strength]
+    return PUBLISHED if job.method == "star" else STRENGTHS[job.strength]
 
 
 def _without_pairs(

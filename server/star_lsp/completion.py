@@ -2,18 +2,34 @@
 
 import asyncio
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from star_lsp.allow import completion_allowed
 from star_lsp.engine import Request, Serving, Written
+from star_lsp.listing import when
 from star_lsp.postprocess import worthwhile
 from star_lsp.prompt import Limits, window
+from star_lsp.protocol import Nothing, Position
 from star_lsp.settings import CompletionSettings
 from star_lsp.shown import Shown, ShownCompletions
 
 __all__ = ["Completions", "Place"]
+
+#: Answers with nothing that are remembered: those of the last minutes of typing.
+_KEPT = 32
+
+_CANCELLED = "The editor took the request back, as it does when more is typed; pause for a moment."
+_REPLACED = "A newer request in this document took its place; that one is answered."
+_EMPTY = "The document is empty; write something for the model to go on from."
+_UNTOLD = "What the model wrote is not shown, as {}; write a little more, and ask again."
+_LATE = (
+    "It took longer than {} ms; raise completion.timeBudgetMilliseconds, or lower completion.prefixTokens "
+    "so that the model reads less."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +60,18 @@ class Completions:
         self._suspended = suspended
         self._latest: dict[str, threading.Event] = {}
         self.shown = ShownCompletions()
-        #: Why the last requests were answered with nothing, newest last.
-        self.reasons: list[str] = []
+        #: The last requests that were answered with nothing, newest last.
+        self.reasons: deque[Nothing] = deque(maxlen=_KEPT)
+
+    def nothing(self, uri: str, line: int, character: int, reason: str) -> None:
+        """Remember why a request was answered with nothing.
+
+        The same reason again in the same document takes the place of the one before: typing cancels a
+        request with every key, and would push out all others.
+        """
+        if self.reasons and (self.reasons[-1].uri, self.reasons[-1].reason) == (uri, reason):
+            self.reasons.pop()
+        self.reasons.append(Nothing(uri, Position(line, character), reason, when(time.time())))
 
     async def complete(self, place: Place, settings: CompletionSettings) -> Shown | None:
         """The completion at a place, None with a reason in ``reasons``.
@@ -55,14 +81,14 @@ class Completions:
             StarError: the model failed.
         """
         if reason := completion_allowed(settings, place.language, place.path):
-            self._nothing(reason)
+            self._nothing(place, reason)
             return None
         if (older := self._latest.pop(place.uri, None)) is not None:
             older.set()
         limits = Limits(settings.prefix_tokens, settings.suffix_tokens)
         prefix, suffix = window(place.prefix, place.suffix, limits)
         if not prefix.strip() and not suffix.strip():
-            self._nothing("The document is empty.")
+            self._nothing(place, _EMPTY)
             return None
         request = Request(prefix, suffix, limits, settings.max_tokens, settings.time_budget_milliseconds)
         cancelled = self._latest[place.uri] = threading.Event()
@@ -71,19 +97,20 @@ class Completions:
                 written = await self._engine.complete(request, cancelled)
         except asyncio.CancelledError:
             cancelled.set()
+            self._nothing(place, _CANCELLED)
             raise
         finally:
             if self._latest.get(place.uri) is cancelled:
                 del self._latest[place.uri]
         if written.ended == "cancelled":
-            self._nothing("A newer request took its place.")
+            self._nothing(place, _REPLACED)
             return None
         text = _whole_lines(written)
         if written.ended == "time" and not text:
-            self._nothing("It took longer than completion.timeBudgetMilliseconds.")
+            self._nothing(place, _LATE.format(settings.time_budget_milliseconds))
             return None
         if reason := worthwhile(text, written.stop, _line_above(prefix)):
-            self._nothing(reason)
+            self._nothing(place, _UNTOLD.format(reason))
             return None
         shown = Shown(
             self.shown.new_id(),
@@ -100,8 +127,8 @@ class Completions:
         self.shown.add(shown)
         return shown
 
-    def _nothing(self, reason: str) -> None:
-        self.reasons = [*self.reasons[-9:], reason]
+    def _nothing(self, place: Place, reason: str) -> None:
+        self.nothing(place.uri, place.line, place.character, reason)
 
 
 def _whole_lines(written: Written) -> str:

@@ -4,6 +4,7 @@
     ├── CatalogueError     a model cannot be had, read or kept
     ├── SettingsError      a setting is unknown or out of range
     ├── FlagError          a completion cannot be flagged as asked
+    ├── ParameterError     what a command was given is not what it takes
     ├── NotFound           no case, patch or repair has that id
     ├── StoreError         the store cannot be read or written
     └── WorkerError        the repairing process failed or died
@@ -15,6 +16,7 @@ __all__ = [
     "CatalogueError",
     "FlagError",
     "NotFound",
+    "ParameterError",
     "ServerError",
     "SettingsError",
     "StoreError",
@@ -36,6 +38,10 @@ class SettingsError(ServerError):
 
 class FlagError(ServerError):
     """A completion cannot be flagged as asked."""
+
+
+class ParameterError(ServerError):
+    """What a command was given is not what it takes."""
 
 
 class NotFound(ServerError):

@@ -8,7 +8,7 @@ from cattrs.preconf.json import make_converter
 
 from star_lsp.errors import WorkerError
 
-__all__ = ["Failed", "Job", "Progress", "Report", "Taught", "Teach", "Tied", "message", "read"]
+__all__ = ["Compared", "Failed", "Job", "Progress", "Report", "Taught", "Teach", "Tied", "message", "read"]
 
 T = TypeVar("T")
 
@@ -51,6 +51,9 @@ class Job:
     check: bool = False
     #: ``ours``, or ``star`` as published.
     method: str = "ours"
+    #: Teach nothing: say what the model writes at the places of ``teach`` and around them, under ``history``
+    #: and under this other one (``Report.compared``).
+    compare: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,20 @@ class Taught:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """A place, and what the model writes there before a change and after it; as ``protocol.Compared``."""
+
+    kind: str
+    case: str
+    where: str
+    prefix: str
+    suffix: str
+    expected: str | None
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a job came to. ``digest`` is set when a patch may go live (and is written, if asked for)."""
 
@@ -90,6 +107,7 @@ class Report:
     digest: str | None = None
     revision: str | None = None
     verdict: dict[str, Any] = field(default_factory=dict)
+    compared: tuple[Compared, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from star_lsp.protocol import CaseInfo, PatchInfo
+from star_lsp.protocol import CaseInfo, PatchInfo, Position
 from star_lsp.store import Case, Patch
 
 __all__ = ["case_info", "patch_info", "when"]
@@ -15,6 +15,7 @@ def case_info(case: Case) -> CaseInfo:
         case.status,
         case.language,
         case.uri or None,
+        Position(case.line, case.character) if case.uri else None,
         case.rejected,
         case.expected,
         case.patch,

@@ -44,6 +44,18 @@ class Repair:
     from_base: bool
     #: Patches that were taken back: find out what is no longer solved without them, and repair nothing.
     without: tuple[str, ...] = ()
+    #: A patch: find out what the model writes without it and with it, and repair nothing.
+    compare: str = ""
+
+    @property
+    def title(self) -> str:
+        """What is under way, for people."""
+        if self.compare:
+            return f"Comparing without and with {self.compare}"
+        if self.without:
+            return f"Checking what is left without {', '.join(self.without)}"
+        count = len(self.cases)
+        return f"Repairing {count} case{'s' * (count != 1)}"
 
 
 async def perform(

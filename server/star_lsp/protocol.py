@@ -1,19 +1,14 @@
 """Every message beyond LSP: what a command takes, what it returns, what the server tells by itself.
 
-Its twin is ``vscode-client/src/protocol.ts``; a test holds the two equal. On the wire names are in
-camelCase, a field with a default may be left out, and a field that may be null is always sent.
+Its twin is ``vscode-client/src/protocol.ts``; a test holds the two equal. On the wire (``wire.py``) names
+are in camelCase, a field with a default may be left out, and a field that may be null is always sent.
 """
 
-import re
-from collections.abc import Iterator
-from difflib import get_close_matches
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal
 
 import attrs
-from cattrs import BaseValidationError, ClassValidationError, Converter, ForbiddenExtraKeysError
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from star_lsp.errors import ServerError
+from star_lsp.errors import ParameterError
 
 FLAG = "star.flag"
 REPAIR_ALL = "star.repairAll"
@@ -21,61 +16,95 @@ CANCEL_REPAIR = "star.cancelRepair"
 ACCEPT = "star.accept"
 LIST_CASES = "star.listCases"
 DELETE_CASE = "star.deleteCase"
+UNFLAG = "star.unflag"
 LIST_PATCHES = "star.listPatches"
+SHOW_PATCH = "star.showPatch"
+COMPARE = "star.compare"
 REVERT = "star.revert"
+ESTIMATE = "star.estimate"
+WHY = "star.why"
 STATUS = "star.status"
-COMMANDS = (FLAG, REPAIR_ALL, CANCEL_REPAIR, ACCEPT, LIST_CASES, DELETE_CASE, LIST_PATCHES, REVERT, STATUS)
+COMMANDS = (
+    FLAG,
+    REPAIR_ALL,
+    CANCEL_REPAIR,
+    ACCEPT,
+    LIST_CASES,
+    DELETE_CASE,
+    UNFLAG,
+    LIST_PATCHES,
+    SHOW_PATCH,
+    COMPARE,
+    REVERT,
+    ESTIMATE,
+    WHY,
+    STATUS,
+)
 
 DID_CHANGE = "star/didChange"
 
 CaseStatus = Literal["pending", "repairing", "solved", "failed", "reverted"]
 ServerState = Literal["downloading", "loading", "ready", "repairing", "failed"]
 Changed = Literal["cases", "patches", "revision", "state"]
+ComparedKind = Literal["flagged", "sibling", "neighbour"]
 
 __all__ = [
     "ACCEPT",
     "CANCEL_REPAIR",
     "COMMANDS",
+    "COMPARE",
     "DELETE_CASE",
     "DID_CHANGE",
+    "ESTIMATE",
     "FLAG",
     "LIST_CASES",
     "LIST_PATCHES",
     "MESSAGES",
     "REPAIR_ALL",
     "REVERT",
+    "SHOW_PATCH",
     "STATUS",
+    "UNFLAG",
+    "WHY",
     "AcceptParams",
     "AcceptResult",
     "CancelRepairParams",
     "CancelRepairResult",
+    "CaseContext",
     "CaseInfo",
     "CaseStatus",
     "Changed",
+    "CompareParams",
+    "CompareResult",
+    "Compared",
+    "ComparedKind",
     "DeleteCaseParams",
     "DeleteCaseResult",
     "DidChangeParams",
+    "EstimateParams",
+    "EstimateResult",
     "FlagParams",
     "FlagResult",
     "ListCasesParams",
     "Memory",
-    "ParameterError",
+    "MovedLayer",
+    "MovedNeuron",
+    "Nothing",
     "PatchInfo",
+    "PatchReport",
     "Position",
     "RepairAllParams",
     "RepairAllResult",
     "RevertParams",
     "RevertResult",
     "ServerState",
+    "ShowPatchParams",
     "StatusResult",
-    "converter",
-    "structure",
-    "unstructure",
+    "UnflagParams",
+    "UnflagResult",
+    "WhyParams",
+    "Working",
 ]
-
-
-class ParameterError(ServerError):
-    """What a command was given is not what it takes."""
 
 
 @attrs.frozen
@@ -169,12 +198,13 @@ class ListCasesParams:
 
 @attrs.frozen
 class CaseInfo:
-    """A case; ``created_at`` is ISO 8601 in UTC."""
+    """A case; ``created_at`` is ISO 8601 in UTC, ``position`` is where it was flagged in ``uri``."""
 
     id: str
     status: CaseStatus
     language: str
     uri: str | None
+    position: Position | None
     rejected: str
     expected: str
     patch_id: str | None
@@ -197,6 +227,20 @@ class DeleteCaseResult:
 
 
 @attrs.frozen
+class UnflagParams:
+    """Undo a flag, however far its repair has come."""
+
+    case_id: str
+
+
+@attrs.frozen
+class UnflagResult:
+    """What the case was before it was forgotten; what was solved is reverted too."""
+
+    was: CaseStatus
+
+
+@attrs.frozen
 class PatchInfo:
     """A patch; ``revision`` is the one it led to, ``verdict`` what the gate found."""
 
@@ -206,6 +250,85 @@ class PatchInfo:
     revision: str | None
     created_at: str
     verdict: dict[str, Any] | None
+
+
+@attrs.frozen
+class ShowPatchParams:
+    """Everything about one patch."""
+
+    patch_id: str
+
+
+@attrs.frozen
+class CaseContext:
+    """A case with the lines around its place."""
+
+    case: CaseInfo
+    prefix: str
+    suffix: str
+
+
+@attrs.frozen
+class MovedNeuron:
+    """A neuron whose row of the output projection moved, and by how much (L2 norm)."""
+
+    neuron: int
+    norm: float
+
+
+@attrs.frozen
+class MovedLayer:
+    """A layer of which a patch moves neurons; ``norm`` is over all, ``most`` has those that moved most."""
+
+    layer: int
+    neurons: int
+    width: int
+    norm: float
+    most: list[MovedNeuron]
+
+
+@attrs.frozen
+class Compared:
+    """A place, and what the model writes there without the patch and with it.
+
+    ``where`` says in words how it differs from the flagged place, ``prefix`` and ``suffix`` are the lines
+    around it, ``expected`` is what should be there if that is known.
+    """
+
+    kind: ComparedKind
+    case_id: str
+    where: str
+    prefix: str
+    suffix: str
+    expected: str | None
+    before: str
+    after: str
+
+
+@attrs.frozen
+class PatchReport:
+    """A patch in full; ``depth`` is how many layers the model has, ``comparison`` null until it was made."""
+
+    patch: PatchInfo
+    cases: list[CaseContext]
+    depth: int
+    layers: list[MovedLayer]
+    bytes: int
+    comparison: list[Compared] | None
+
+
+@attrs.frozen
+class CompareParams:
+    """Have the model write at flagged places, siblings and neighbours, without the patch and with it."""
+
+    patch_id: str
+
+
+@attrs.frozen
+class CompareResult:
+    """What it wrote; kept, and part of the report from now on."""
+
+    comparison: list[Compared]
 
 
 @attrs.frozen
@@ -228,6 +351,38 @@ class RevertResult:
 
 
 @attrs.frozen
+class EstimateParams:
+    """How long would a repair of these cases take, or of all pending ones, as one system?"""
+
+    cases: list[str] | None = None
+
+
+@attrs.frozen
+class EstimateResult:
+    """About how long it takes, from what earlier repairs took, and how many cases it is for."""
+
+    seconds: float
+    cases: int
+
+
+@attrs.frozen
+class WhyParams:
+    """Why was nothing suggested: in one document, or anywhere?"""
+
+    uri: str | None = None
+
+
+@attrs.frozen
+class Nothing:
+    """A request that was answered with nothing: where, why, and when (ISO 8601 in UTC)."""
+
+    uri: str
+    position: Position
+    reason: str
+    at: str
+
+
+@attrs.frozen
 class Memory:
     """Memory in bytes: all that is resident, and what is not shared; null while there is no worker."""
 
@@ -238,10 +393,21 @@ class Memory:
 
 
 @attrs.frozen
+class Working:
+    """Long work that is under way, as its progress is told."""
+
+    title: str
+    message: str
+    percent: int
+
+
+@attrs.frozen
 class StatusResult:
-    """How the server is; ``queue`` is how many cases wait for their repair."""
+    """How the server is; ``queue`` is how many cases wait for a repair, ``failure`` why it cannot serve."""
 
     state: ServerState
+    failure: str | None
+    working: Working | None
     model: str
     revision: str | None
     queue: int
@@ -272,122 +438,25 @@ MESSAGES = (
     CaseInfo,
     DeleteCaseParams,
     DeleteCaseResult,
+    UnflagParams,
+    UnflagResult,
     PatchInfo,
+    ShowPatchParams,
+    CaseContext,
+    MovedNeuron,
+    MovedLayer,
+    Compared,
+    PatchReport,
+    CompareParams,
+    CompareResult,
     RevertParams,
     RevertResult,
+    EstimateParams,
+    EstimateResult,
+    WhyParams,
+    Nothing,
     Memory,
+    Working,
     StatusResult,
     DidChangeParams,
 )
-
-T = TypeVar("T")
-
-
-def converter() -> Converter:
-    """Between the messages above and JSON: camelCase, no unknown names, no value turned into another type."""
-    made = Converter(forbid_extra_keys=True)
-    for kind in (str, int, bool):
-        made.register_structure_hook(kind, _exactly)
-    made.register_structure_hook_func(
-        lambda kind: _origin(kind) is list,
-        lambda raw, kind: [made.structure(item, get_args(kind)[0]) for item in _exactly(raw, list)],
-    )
-    made.register_structure_hook_func(
-        lambda kind: _origin(kind) is dict, lambda raw, _: dict(_exactly(raw, dict))
-    )
-
-    # Factories, so that only the messages that are used are prepared.
-    @made.register_structure_hook_factory(attrs.has)
-    def _into(message: type, made: Converter) -> Any:
-        names: dict[str, Any] = {
-            item.name: override(rename=_camel(item.name)) for item in attrs.fields(message)
-        }
-        return make_dict_structure_fn(message, made, **names)
-
-    @made.register_unstructure_hook_factory(attrs.has)
-    def _out(message: type, made: Converter) -> Any:
-        names: dict[str, Any] = {
-            item.name: override(rename=_camel(item.name), omit_if_default=item.default is not attrs.NOTHING)
-            for item in attrs.fields(message)
-        }
-        return make_dict_unstructure_fn(message, made, **names)
-
-    return made
-
-
-def structure(message: type[T], raw: object) -> T:
-    """The message that ``raw`` is, which is JSON as a client sent it; null stands for no parameters.
-
-    Raises:
-        ParameterError: Names every field that is wrong, and what it must be.
-    """
-    raw = {} if raw is None else raw
-    if not isinstance(raw, dict):
-        raise ParameterError(f"{message.__name__} must be one object with named fields; send it as such.")
-    try:
-        return converter().structure(raw, message)
-    except BaseValidationError as error:
-        reasons = "; ".join(_reasons(error, raw, ""))
-        raise ParameterError(f"{message.__name__} cannot be read: {reasons}.") from error
-
-
-def unstructure(message: object) -> Any:
-    """``message``, or a list of messages, as JSON."""
-    return converter().unstructure(message)
-
-
-def _origin(kind: Any) -> object:
-    origin: object = get_origin(kind)
-    return origin
-
-
-def _exactly(raw: Any, kind: type) -> Any:
-    if type(raw) is not kind:
-        raise TypeError
-    return raw
-
-
-def _reasons(error: BaseException, raw: object, above: str) -> Iterator[str]:
-    """What is wrong, a clause for each field, from the tree that cattrs raises."""
-    if isinstance(error, ParameterError):
-        yield str(error)
-    elif isinstance(error, ForbiddenExtraKeysError):
-        names = [_camel(item.name) for item in attrs.fields(error.cl)]
-        for extra in sorted(error.extra_fields):
-            near = get_close_matches(extra, names, n=1)
-            remedy = f"did you mean {near[0]}?" if near else "remove it"
-            yield f"there is no field {above}{extra} ({remedy})"
-    elif isinstance(error, ClassValidationError):
-        inner, others = error.group_exceptions()
-        for problem, note in inner:
-            name = _camel(note.name)
-            value = raw.get(name) if isinstance(raw, dict) else None
-            if isinstance(problem, ClassValidationError) and isinstance(value, dict):
-                yield from _reasons(problem, value, f"{above}{name}.")
-            elif isinstance(problem, KeyError):
-                yield f"{above}{name} is missing and must be {_described(note.type)}"
-            else:
-                yield f"{above}{name} must be {_described(note.type)}"
-        for problem in others:
-            yield from _reasons(problem, raw, above)
-    else:
-        yield "it is not an object with named fields"
-
-
-def _described(kind: Any) -> str:
-    simple = {str: "a string", int: "a whole number", bool: "true or false", type(None): "null"}
-    if kind in simple:
-        return simple[kind]
-    if _origin(kind) is Literal:
-        return "one of " + ", ".join(get_args(kind))
-    if _origin(kind) is list:
-        return "a list of strings"
-    if attrs.has(kind):
-        return "an object with " + ", ".join(_camel(item.name) for item in attrs.fields(kind))
-    # A field that may be left out is described by what it is when it is there.
-    inner = [choice for choice in get_args(kind) if choice is not type(None)]
-    return _described(inner[0]) if len(inner) == 1 else "an object"
-
-
-def _camel(name: str) -> str:
-    return re.sub("_([a-z])", lambda match: match.group(1).upper(), name)

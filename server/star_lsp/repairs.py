@@ -3,23 +3,25 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from star.errors import StarError
 from star_lsp import jobs
+from star_lsp.compares import compare, comparing
 from star_lsp.errors import ServerError
 from star_lsp.perform import Repair, new_repair, perform, summary, warm
 from star_lsp.process import Process
-from star_lsp.protocol import Changed
+from star_lsp.protocol import Changed, Compared
 from star_lsp.reverts import check, checking, take_back
 from star_lsp.settings import Settings
-from star_lsp.store import Store
+from star_lsp.store import Patch, Store
 
 __all__ = ["Listener", "Repairs"]
 
 log = logging.getLogger(__name__)
 
 _CANCEL_SECONDS = 5.0
+_NOT_COMPARED = "The comparison was cancelled; ask for it again when you like."
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,11 @@ class Repairs:
         self._listener = listener
         self._queue: list[Repair] = []
         self._running: Repair | None = None
+        #: Set while nothing runs.
+        self._over = asyncio.Event()
+        self._over.set()
+        #: What was asked for by ``compare``, by the id of the work.
+        self._answers: dict[str, asyncio.Future[list[Compared]]] = {}
         self._stopping = False
         self._closed = False
         self._cold = False
@@ -72,6 +79,10 @@ class Repairs:
         """The repair that runs now."""
         return self._running
 
+    def history(self) -> list[Patch]:
+        """The active patches for the model that is in use."""
+        return self._store.active(self._base)
+
     def start(self) -> None:
         """Begin to work."""
         self._task = asyncio.create_task(self._work())
@@ -83,15 +94,18 @@ class Repairs:
         self._process.close()
 
     def ask(self, cases: Sequence[str], *, from_base: bool) -> Repair:
-        """Queue a repair of some cases; one that waits for nothing but some of them is dropped.
+        """Queue a repair of some cases; one that waits for nothing but these places is dropped.
+
+        So a place that is flagged again and again is repaired once, with the last fix.
 
         Raises:
             NotFound: a case does not exist.
         """
-        for id_ in cases:
-            self._store.case(id_)
+        asked = [self._store.case(id_) for id_ in cases]
         repair = new_repair(cases, from_base=from_base)
-        self._queue = [each for each in self._queue if each.without or not set(each.cases) <= set(cases)]
+        here = {(case.prefix, case.suffix) for case in asked}
+        same = {case.id for case in self._store.cases() if (case.prefix, case.suffix) in here}
+        self._queue = [each for each in self._queue if not each.cases or not set(each.cases) <= same]
         self._queue.append(repair)
         self._hurry()
         return repair
@@ -126,7 +140,44 @@ class Repairs:
             return True
         for each in found:
             self._listener.progress(each, None, "cancelled")
+            self._answer(each, ServerError(_NOT_COMPARED))
         return bool(found)
+
+    async def compare(self, patch: str) -> list[Compared]:
+        """What the model writes without a patch and with it, once its turn has come; it is kept.
+
+        Asked for twice, it is done once.
+
+        Raises:
+            NotFound: there is no such patch.
+            ServerError: it cannot be done, or was cancelled.
+        """
+        work = comparing(self._store, self._base, patch)
+        for each in (self._running, *self._queue):
+            if each and each.compare == patch and each.id in self._answers:
+                work = each
+        if work.id not in self._answers:
+            self._answers[work.id] = asyncio.get_running_loop().create_future()
+            self._queue.append(work)
+            self._hurry()
+        # Who no longer wants to know takes nothing from the others; the work is cancelled as all work is.
+        return await asyncio.shield(self._answers[work.id])
+
+    async def withdraw(self, case: str) -> None:
+        """Have no repair of a case under way or waiting when this returns; those with it go on without it."""
+        for each in [each for each in self._queue if each.cases == (case,)]:
+            self.cancel(repair=each.id)
+        self._queue = [
+            replace(each, cases=tuple(id_ for id_ in each.cases if id_ != case)) for each in self._queue
+        ]
+        if (running := self._running) and case in running.cases:
+            self.cancel(repair=running.id)
+            while self._running is running:
+                await self._over.wait()
+            known = {each.id: each.status for each in self._store.cases()}
+            others = [id_ for id_ in running.cases if id_ != case and known.get(id_) == "pending"]
+            if others:
+                self.ask(others, from_base=running.from_base)
 
     async def revert(self, *, patch: str | None = None, case: str | None = None) -> None:
         """Take a patch, or one case, out of the history, and swap the rest in.
@@ -137,7 +188,7 @@ class Repairs:
         Raises:
             NotFound: no active patch is meant.
         """
-        found = take_back(self._store, self._store.active(self._base), patch=patch, case=case)
+        found = take_back(self._store, self.history(), patch=patch, case=case)
         await self._listener.install()
         if found.rest:
             self.ask(found.rest, from_base=False)
@@ -162,12 +213,14 @@ class Repairs:
             while self._queue and not self._closed:
                 self._running = self._queue.pop(0)
                 self._stopping = False
+                self._over.clear()
                 try:
                     await self._one(self._running)
                 except Exception:  # whatever it is, the next repair gets its turn
                     log.exception("repair %s", self._running.id)
                 finally:
                     self._running = None
+                    self._over.set()
                     self._cold = True  # the next repair is judged against another history
                     self._listener.changed(["cases", "patches", "state"])
             self._wake.clear()
@@ -190,13 +243,14 @@ class Repairs:
             tell.progress(repair, progress, "")
 
         word = "failed; see the log"
-        do = self._check if repair.without else self._repair
+        do = self._compare if repair.compare else self._check if repair.without else self._repair
         try:
             word = await do(repair, on_progress)
         except (ServerError, StarError) as error:
             log.warning("repair %s: %s", repair.id, error)
             word = str(error)
         finally:
+            self._answer(repair, ServerError(word))  # unless it has one
             tell.progress(repair, None, word)
 
     async def _repair(self, repair: Repair, on_progress: Callable[[jobs.Progress], None]) -> str:
@@ -227,3 +281,25 @@ class Repairs:
             self._listener.changed(["cases"])
             self.ask(answer.broken, from_base=False)
         return str(answer)
+
+    async def _compare(self, repair: Repair, on_progress: Callable[[jobs.Progress], None]) -> str:
+        """A word on what is written without a patch and with it; it is kept."""
+        answer = await compare(
+            self._store, self._base, self._process, repair, self._settings(), on_progress,
+            cancelled=lambda: self._stopping,
+        )  # fmt: skip
+        if isinstance(answer, jobs.Failed):
+            self._answer(repair, ServerError(_NOT_COMPARED if answer.cancelled else answer.reason))
+            return "cancelled" if answer.cancelled else answer.reason
+        self._answer(repair, answer)
+        changed = sum(each.before != each.after for each in answer)
+        return f"{changed} of {len(answer)} places are written otherwise"
+
+    def _answer(self, repair: Repair, answer: list[Compared] | ServerError) -> None:
+        """Answer whoever waits for a comparison, if nobody has yet."""
+        if (waiting := self._answers.pop(repair.id, None)) and not waiting.done():
+            if isinstance(answer, ServerError):
+                waiting.set_exception(answer)
+                waiting.exception()  # it may be that nobody waits any more
+            else:
+                waiting.set_result(answer)

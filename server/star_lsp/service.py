@@ -16,7 +16,7 @@ from star_lsp.errors import CatalogueError, ServerError
 from star_lsp.perform import Repair, resume
 from star_lsp.places import Places
 from star_lsp.process import Process
-from star_lsp.protocol import Changed, Memory, ServerState, StatusResult
+from star_lsp.protocol import Changed, Memory, ServerState, StatusResult, Working
 from star_lsp.repairs import Listener, Repairs
 from star_lsp.settings import Settings
 from star_lsp.store import Store
@@ -74,6 +74,9 @@ class Service:
         self._watching: asyncio.Task[None] | None = None
         self._cancel_pull = threading.Event()
         self._idle: asyncio.TimerHandle | None = None
+        #: The long work that is under way, and its key.
+        self._working: Working | None = None
+        self._working_key = ""
 
     # -- for the handlers ----------------------------------------------------------------------------
 
@@ -100,8 +103,36 @@ class Service:
             ServerError: there is no model yet to repair.
         """
         if self._repairs is None:
-            raise ServerError(self.failure or f"The model is still {self.state}; the case is kept for later.")
+            raise ServerError(
+                self.failure
+                or f"The model is still {self.state}; all cases are kept. Try again when it is ready."
+            )
         return self._repairs
+
+    @property
+    def queue(self) -> Repairs | None:
+        """The queue; None while there is no model to repair."""
+        return self._repairs
+
+    @property
+    def models(self) -> Path:
+        """Where models are kept."""
+        return self._places.models
+
+    @property
+    def unready(self) -> str | None:
+        """Why no completion can be had now, None when one can."""
+        if self.state in ("ready", "repairing"):
+            return None
+        if self.state == "failed":
+            return self.failure
+        if self.state == "downloading":
+            percent = f" ({self._working.percent} %)" if self._working else ""
+            return (
+                f"The model {self.model} is being downloaded{percent}; completions begin when it is here. "
+                "The setting model names another one."
+            )
+        return f"The model {self.model} is being loaded; completions begin in a few seconds."
 
     def start(self) -> None:
         """Begin to load the model, pulling it first if need be."""
@@ -156,6 +187,8 @@ class Service:
                 pid = None
         return StatusResult(
             self.state,
+            self.failure,
+            self._working,
             self.model,
             self.revision,
             self._repairs.queued if self._repairs else 0,
@@ -241,8 +274,7 @@ class Service:
                 self._cancel_pull.is_set,
             )
         finally:
-            for audience in list(self.audiences):
-                audience.ended("pull", "")
+            self._ended("pull", "")
 
     def _clean(self) -> None:
         """Take up what an earlier server left when it was cut off, unless another one is at work on it."""
@@ -297,15 +329,18 @@ class Service:
 
     def _on_progress(self, repair: Repair, now: jobs.Progress | None, word: str) -> None:
         if now is None:
-            for audience in list(self.audiences):
-                audience.ended(repair.id, word)
+            self._ended(repair.id, word)
             return
-        count = len(repair.cases)
-        title = f"Repairing {count} case{'s' * (count != 1)}"
-        if repair.without:
-            title = f"Checking what is left without {', '.join(repair.without)}"
-        self._work(repair.id, title, now.phase, now.percent, cancellable=True)
+        self._work(repair.id, repair.title, now.phase, now.percent, cancellable=True)
 
     def _work(self, key: str, title: str, message: str, percent: int, cancellable: bool = True) -> None:
+        most = max(percent, self._working.percent if self._working and key == self._working_key else 0)
+        self._working, self._working_key = Working(title, message, most), key
         for audience in list(self.audiences):
             audience.working(key, title, message, percent, cancellable)
+
+    def _ended(self, key: str, word: str) -> None:
+        if key == self._working_key:
+            self._working = None
+        for audience in list(self.audiences):
+            audience.ended(key, word)

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 SECTIONS = ("star-lsp", "starLsp")
-OF_CLIENTS = ("trace",)  # the language client of VS Code keeps a setting of its own in our section
+OF_CLIENTS = ("trace", "server", "editor")  # settings of the VS Code extension itself, in the same section
 
 SECRETS = (
     "**/.env*",

@@ -35,6 +35,7 @@ class ShownCompletions:
     def __init__(self) -> None:
         """None yet."""
         self._by_id: OrderedDict[str, Shown] = OrderedDict()
+        self._flagged: OrderedDict[tuple[str, int], str] = OrderedDict()
 
     @staticmethod
     def new_id() -> str:
@@ -59,3 +60,14 @@ class ShownCompletions:
         # A block that was accepted and corrected ends lines below the place where it began.
         above = [shown for shown in mine if shown.line <= line <= shown.line + shown.text.count("\n") + 1]
         return next(iter((*exact, *on_line, *above)), None)
+
+    def flag(self, shown: Shown, case: str) -> None:
+        """Remember which case came last of the line of a completion, and forget the oldest beyond 64."""
+        self._flagged[shown.uri, shown.line] = case
+        self._flagged.move_to_end((shown.uri, shown.line))
+        while len(self._flagged) > _KEPT:
+            self._flagged.popitem(last=False)
+
+    def flagged(self, uri: str, line: int) -> str | None:
+        """The case that came last of a line, if any did."""
+        return self._flagged.get((uri, line))

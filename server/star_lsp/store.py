@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,7 +18,7 @@ __all__ = ["Accepted", "Case", "Patch", "Status", "Store"]
 
 Status = Literal["pending", "repairing", "solved", "failed", "reverted"]
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE cases (
     id TEXT PRIMARY KEY, status TEXT NOT NULL, language TEXT NOT NULL, uri TEXT NOT NULL,
@@ -38,6 +38,9 @@ CREATE TABLE accepted (
     created REAL NOT NULL, PRIMARY KEY (prefix, suffix, text)
 ) WITHOUT ROWID;
 """
+#: What each version added to the one before. A table of its own, so that a server of the version before
+#: that has the store open just now goes on undisturbed.
+_ADDED = {2: "CREATE TABLE comparisons (patch TEXT PRIMARY KEY, places TEXT NOT NULL)"}
 _FLAGGED_AGAIN = "Its place was flagged again, with another fix."
 
 
@@ -371,6 +374,19 @@ class Store:
                     [(status, case) for case in cases],
                 )
 
+    def keep_comparison(self, id_: str, places: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what the model was found to write without a patch and with it, instead of what was kept."""
+        with self._writing():
+            self._db.execute(
+                "INSERT OR REPLACE INTO comparisons VALUES (?,?)", [id_, json.dumps(list(places))]
+            )
+
+    def comparison(self, id_: str) -> list[Mapping[str, Any]] | None:
+        """What is kept of a comparison without a patch and with it."""
+        with self._reading():
+            row = self._db.execute("SELECT places FROM comparisons WHERE patch = ?", [id_]).fetchone()
+        return cast("list[Mapping[str, Any]]", json.loads(row["places"])) if row else None
+
     def sweep(self) -> None:
         """Delete patch files that no patch names: a repair was cut off between file and database."""
         known = {patch.id for patch in self.patches()}
@@ -417,14 +433,33 @@ class Store:
                 f"The store {self.path} was written by a newer star-lsp (format {found}, this one knows "
                 f"{_VERSION}); update star-lsp."
             )
-        if found == 0:
-            with self._writing():
-                # Asked again inside the transaction: two processes may start at once.
-                (found,) = self._db.execute("PRAGMA user_version").fetchone()
-                if found == 0:
-                    for statement in _SCHEMA.split(";"):
-                        self._db.execute(statement)
-                    self._db.execute(f"PRAGMA user_version = {_VERSION}")
+        if found == _VERSION:
+            return
+        with self._writing():
+            # Asked again inside the transaction: two processes may start at once.
+            (found,) = self._db.execute("PRAGMA user_version").fetchone()
+            if found == 0:
+                for statement in _SCHEMA.split(";"):
+                    self._db.execute(statement)
+                found = 1
+            elif found < _VERSION:
+                self._back_up(found)
+            for version in range(found + 1, _VERSION + 1):
+                self._db.execute(_ADDED[version])
+            self._db.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def _back_up(self, version: int) -> None:
+        """Copy what is in the store beside it, before it becomes one of the next version.
+
+        Read by a connection of its own, which sees what was there before our transaction.
+        """
+        path = self.path.with_suffix(f".version-{version}.sqlite3")
+        part = path.with_suffix(".part")
+        part.unlink(missing_ok=True)
+        os.close(os.open(part, os.O_RDWR | os.O_CREAT, 0o600))
+        with closing(sqlite3.connect(self.path)) as old, closing(sqlite3.connect(part)) as copy:
+            old.backup(copy)
+        part.replace(path)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from star.bench.fields import Fields, rows_of
 from star.case import Case
+from star.context import Context, Role
 from star.errors import BenchError
 from star.stop import StopRule
 
@@ -29,21 +30,7 @@ __all__ = [
     "select",
 ]
 
-Role = Literal["flagged", "near", "distant", "neighbour"]
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """One place where a model is asked to write ``expected`` between ``prefix`` and ``suffix``."""
-
-    id: str
-    prefix: str
-    suffix: str
-    expected: str
-    role: Role = "flagged"
-
 
 #: How the server puts a context to its model: layout, truncation, stop rule.
 Put = Callable[[Context], Case]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from star.bench.alter import alterations
+from star.alter import alterations
 from star.bench.cost import Cost
 from star.bench.data import Context, Put, Row
 from star.bench.watch import Known, Pair, Watch, below, remembered, wanted, writes, written

@@ -44,7 +44,7 @@ for line in sys.stdin:
     elif act == "fail":
         say(kind="failed", job=job["id"], reason="No memory.", cancelled=False)
     else:
-        if act == "slow":
+        if act in ("slow", "late"):
             time.sleep(0.4)
         say(kind="progress", job=job["id"], phase="at work", percent=50)
         right = act != "unsolved"
@@ -52,14 +52,18 @@ for line in sys.stdin:
         solved = [
             {{"id": teach["id"], "solved": right, "after": "x", "reason": reason}} for teach in job["teach"]
         ]
-        live = act == "solve" and not job["check"]
+        live = act in ("solve", "late") and not job["check"] and job["compare"] is None
         if live and job["out"]:
             open(job["out"], "w").close()
         verdict = {{"steps": 3}}
         if act == "break":
             verdict["gate"] = {{"broken": [hold["id"] for hold in job["hold"]]}}
         say(kind="report", job=job["id"], cases=solved, steps=3, seconds=1.0, base=base,
-            digest="d" if live else None, revision="r" if live else None, verdict=verdict)
+            digest="d" if live else None, revision="r" if live else None, verdict=verdict, compared=[
+                {{"kind": "flagged", "case": teach["id"], "where": "here", "prefix": "p", "suffix": "s",
+                  "expected": teach["expected"], "before": "old", "after": teach["expected"]}}
+                for teach in job["teach"] if job["compare"] is not None
+            ])
 """
 
 

@@ -31,7 +31,7 @@ def test_languages_and_globs_of_the_user_decide() -> None:
     only_go = CompletionSettings(languages={"*": False, "go": True})
     assert completion_allowed(only_go, "go", "") is None
     assert completion_allowed(only_go, "python", "") == (
-        "Completions are switched off for python (completion.languages)."
+        "Completions are switched off for python; completion.languages says where they are offered."
     )
     assert completion_allowed(CompletionSettings(languages={"go": False}), "python", "") is None
     some = CompletionSettings(exclude=("*.{lock,min.js}", "vendor/**", "/abs/x.py"))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from star.errors import ModelError
+from star_lsp.protocol import COMMANDS
 from star_lsp.store import Store
 from tests.server.client import Client, Refused
 from tests.server.fake_engine import Session
@@ -43,17 +44,7 @@ def test_inline_completion_code_actions_and_all_commands_are_advertised(session:
     found = session.client.initialize()["capabilities"]
     assert found["inlineCompletionProvider"] == {}
     assert found["codeActionProvider"] == {"codeActionKinds": ["quickfix"]}
-    assert set(found["executeCommandProvider"]["commands"]) == {
-        "star.accept",
-        "star.cancelRepair",
-        "star.deleteCase",
-        "star.flag",
-        "star.listCases",
-        "star.listPatches",
-        "star.repairAll",
-        "star.revert",
-        "star.status",
-    }
+    assert sorted(found["executeCommandProvider"]["commands"]) == sorted(COMMANDS)
     assert found["textDocumentSync"]["change"] == 2
     assert "completionProvider" not in found
 
@@ -304,6 +295,7 @@ def test_a_flag_is_stored_and_answered_at_once(session: Session, manual: Client)
         "status": "pending",
         "language": "python",
         "uri": URI,
+        "position": {"line": 1, "character": 12},
         "rejected": "sum(y)",
         "expected": "max(y)",
         "patchId": None,
@@ -366,6 +358,8 @@ def test_the_status_is_as_the_wire_says(manual: Client) -> None:
     memory = status.pop("memory")
     assert status == {
         "state": "ready",
+        "failure": None,
+        "working": None,
         "model": "qwen2.5-coder-0.5b",
         "revision": "revision 1",
         "queue": 0,
@@ -498,3 +492,21 @@ def test_a_code_action_flags_a_suggestion_that_was_corrected(manual: Client) -> 
     command = {name: action["command"][name] for name in ("command", "arguments")}
     found = manual.request("workspace/executeCommand", command)
     assert manual.case(found["caseId"])["expected"] == "max(y)"
+    (action,) = actions(manual, 1)
+    assert action["title"] == "star-lsp: undo the flag of `sum(y)`"
+    manual.rewrite(URI, TEXT.replace("total = ", "total = min(y)"))
+    assert [each["command"]["command"] for each in actions(manual, 1)] == ["star.flag", "star.unflag"]
+    command = {name: action["command"][name] for name in ("command", "arguments")}
+    assert manual.request("workspace/executeCommand", command) == {"was": "pending"}
+    assert [each["command"]["command"] for each in actions(manual, 1)] == ["star.flag"]
+
+
+def test_the_undoing_code_action_means_the_last_flag_of_a_line_that_stands(
+    session: Session, manual: Client
+) -> None:
+    first, second = flag(manual, expected="x")["caseId"], flag(manual, expected="y")["caseId"]
+    assert actions(manual, 1)[0]["command"]["arguments"] == [{"caseId": second}]
+    assert actions(manual, 0) == actions(manual, 1, only=["refactor"]) == []
+    manual.command("deleteCase", caseId=second)
+    assert actions(manual, 1) == []
+    assert manual.case(first)["status"] == "reverted"

@@ -6,31 +6,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from star.case import Case
 from star.errors import CaseError
 from star.model import CodeModel
-from star_lsp.cli import main
 from star_lsp.cli.benching import put_as_served
 from tests import mendable, tiny
+from tests.server.shell import Run
 
 pytestmark = pytest.mark.process
-
-
-class Ran(NamedTuple):
-    """What a command came to."""
-
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ran]
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +26,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return mendable.folder(tmp_path_factory.mktemp("models") / "mendable")
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAR_LSP_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str | Path) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["star-lsp", *map(str, arguments)])
-        capfd.readouterr()
-        status = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            status = int(leaving.code or 0)
-        return Ran(status, *capfd.readouterr())
-
-    return run
 
 
 def _context(name: str, expected: str, **more: str) -> dict[str, str]:
@@ -245,3 +220,14 @@ def test_the_commands_say_what_they_do(run: Run) -> None:
     told = run("bench", "repair", "--help").out
     assert "Usage: star-lsp bench repair" in told
     assert "--humaneval" in told
+
+
+def test_what_the_command_lets_one_choose_is_what_there_is() -> None:
+    """The command line is loaded without torch, so it repeats a few names."""
+    from star.bench.data import RECIPES
+    from star.bench.plan import MEASURES
+    from star_lsp.cli.bench import repair_
+
+    choices = {each.name: getattr(each.type, "choices", ()) for each in repair_.params}
+    assert set(choices["measures"]) == set(MEASURES)
+    assert set(choices["recipe"]) == {"auto", *RECIPES}

@@ -1,8 +1,7 @@
 """The worker's life, and what a repair comes to, with a program in its place that acts as it is told."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import psutil
 import pytest
@@ -14,16 +13,7 @@ from star_lsp.perform import summary
 from star_lsp.process import Process
 from star_lsp.reverts import take_back
 from star_lsp.settings import read
-from tests.server import actor
 from tests.server.stage import Stage, played
-
-
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    actor.hire(tmp_path, monkeypatch)
-    made = Stage(tmp_path)
-    yield made
-    made.store.close()
 
 
 def teach(*names: str) -> jobs.Job:

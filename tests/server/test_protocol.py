@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from star_lsp import protocol
-from star_lsp.errors import ServerError
+from star_lsp.errors import ParameterError, ServerError
 from star_lsp.protocol import (
     MESSAGES,
     AcceptParams,
@@ -20,18 +20,17 @@ from star_lsp.protocol import (
     FlagResult,
     ListCasesParams,
     Memory,
-    ParameterError,
     PatchInfo,
     Position,
     RepairAllParams,
     RevertParams,
     StatusResult,
-    structure,
-    unstructure,
+    Working,
 )
+from star_lsp.wire import structure, unstructure
 
 TWIN = (Path(__file__).parents[2] / "vscode-client" / "src" / "protocol.ts").read_text(encoding="utf-8")
-ALIASES = {name: getattr(protocol, name) for name in ("CaseStatus", "ServerState", "Changed")}
+ALIASES = {name: getattr(protocol, name) for name in ("CaseStatus", "ServerState", "Changed", "ComparedKind")}
 Fields = dict[str, tuple[bool, str]]
 
 
@@ -49,7 +48,7 @@ def in_typescript(kind: Any) -> str:
         return in_typescript(get_args(kind)[0]) + "[]"
     if get_origin(kind) is dict:
         return "Record<string, unknown>"
-    simple = {str: "string", int: "number", bool: "boolean"}
+    simple = {str: "string", int: "number", float: "number", bool: "boolean"}
     if kind in simple or attrs.has(kind):
         return simple.get(kind) or str(kind.__name__)
     inner = [choice for choice in get_args(kind) if choice is not type(None)]
@@ -115,12 +114,13 @@ def test_every_message_class_is_among_the_messages() -> None:
         (RepairAllParams(), {}),
         (RepairAllParams(cases=["k1"], from_base=False), {"cases": ["k1"], "fromBase": False}),
         (
-            CaseInfo("k1", "solved", "go", None, "a", "b", "p1", None, "2026-01-01T00:00:00Z"),
+            CaseInfo("k1", "solved", "go", None, None, "a", "b", "p1", None, "2026-01-01T00:00:00Z"),
             {
                 "id": "k1",
                 "status": "solved",
                 "language": "go",
                 "uri": None,
+                "position": None,
                 "rejected": "a",
                 "expected": "b",
                 "patchId": "p1",
@@ -140,17 +140,19 @@ def test_every_message_class_is_among_the_messages() -> None:
             },
         ),
         (
-            StatusResult("ready", "m", "r1", 0, None, Memory(2, 1, None, None)),
+            StatusResult("repairing", None, Working("t", "m", 7), "m", "r", 0, 9, Memory(2, 1, 4, None)),
             {
-                "state": "ready",
+                "state": "repairing",
+                "failure": None,
+                "working": {"title": "t", "message": "m", "percent": 7},
                 "model": "m",
-                "revision": "r1",
+                "revision": "r",
                 "queue": 0,
-                "workerPid": None,
+                "workerPid": 9,
                 "memory": {
                     "serverBytes": 2,
                     "serverPrivateBytes": 1,
-                    "workerBytes": None,
+                    "workerBytes": 4,
                     "workerPrivateBytes": None,
                 },
             },

@@ -1,16 +1,17 @@
 """``star-lsp revert``, ``repair`` and ``patches``: what they ask of the worker and what they tell."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from star_lsp.cli import main
 from star_lsp.settings import Settings
 from star_lsp.store import Case, Store
 from tests.server import actor
+from tests.server.shell import Run
 
 MODEL = "qwen2.5-coder-0.5b"
 
@@ -18,29 +19,15 @@ MODEL = "qwen2.5-coder-0.5b"
 class Shell:
     """The command line on a store of its own, its worker an actor."""
 
-    def __init__(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-    ) -> None:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
         self.model = folder / "models" / MODEL
         self.model.mkdir(parents=True)
         about = {"format": 1, "fingerprint": "b"}
         (self.model / "star-model.json").write_text(json.dumps(about))
         self.store = Store(folder / "data")
-        self._monkeypatch, self._capfd = monkeypatch, capfd
+        self.run = run
         for name, value in (("HOME", folder), ("MODELS", folder / "models")):
             monkeypatch.setenv(f"STAR_LSP_{name}", str(value))
-        monkeypatch.setenv("COLUMNS", "160")
-
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        """The exit status, what was written, and what was told beside it."""
-        self._monkeypatch.setattr(sys, "argv", ["star-lsp", *arguments])
-        self._capfd.readouterr()
-        status = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            status = int(leaving.code or 0)
-        return status, *self._capfd.readouterr()
 
     def case(self, name: str) -> Case:
         return self.store.add_case(
@@ -65,8 +52,8 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Shell:
-    made = Shell(tmp_path, monkeypatch, capfd)
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Shell:
+    made = Shell(tmp_path, monkeypatch, run)
     actor.hire(tmp_path, monkeypatch)
     return made
 
@@ -199,3 +186,40 @@ def test_a_patch_is_shown_with_its_verdict_and_with_what_was_tried_before(shell:
     ):
         assert [each for each in out.splitlines() if all(part in each for part in line)], (line, out)
     assert json.loads(shell.run("patches", "show", str(case.patch), "--json")[1])["verdict"] == verdict
+
+
+def test_a_patch_is_shown_with_the_neurons_that_moved_most_and_how_it_compares(shell: Shell) -> None:
+    case = shell.solved("a")
+    patch = str(case.patch)
+    assert "take a good copy of it" in shell.run("patches", patch)[1]
+    rows = {"7.neurons": np.array([3, 9]), "7.delta": np.array([[3.0, 4.0], [0.0, 1.0]], np.float32)}
+    save_file(rows, shell.store.patch_path(patch), {"format": "1", "base": "b", "manifest": "{}"})
+    place = {"caseId": case.id, "prefix": "", "suffix": ""}
+    flagged = {"kind": "flagged", "where": "here", "expected": "1", "before": "2", "after": "1"}
+    neighbour = {"kind": "neighbour", "where": "1 line below", "expected": None, "before": "x", "after": "x"}
+    shell.store.keep_comparison(patch, [place | flagged, place | neighbour])
+    status, out, _ = shell.run("patches", patch)
+    assert status == 0
+    for line in (
+        ["7", "3 (5), 9 (1)"],
+        ["✓", "flagged: here", "2", "1"],
+        ["✓", "neighbour: 1 line below", "x", "the same"],
+    ):
+        assert [each for each in out.splitlines() if all(part in each for part in line)], (line, out)
+    told = json.loads(shell.run("patches", patch, "--json")[1])
+    assert told["comparison"] == [place | flagged, place | neighbour]
+
+
+def test_a_flag_is_undone_and_what_its_patch_was_for_besides_is_pending_again(shell: Shell) -> None:
+    pending, solved, other = shell.case("a"), shell.case("b"), shell.case("c")
+    patch = shell.store.new_patch_id()
+    shell.store.patch_path(patch).write_bytes(b"rows")
+    shell.store.activate(
+        patch, base="b", digest="d", revision="r", solved=[solved.id, other.id], failed={}, verdict={}
+    )
+    assert f"{pending.id} was pending, and is forgotten" in shell.run("cases", "undo", pending.id)[1]
+    told = json.loads(shell.run("cases", "undo", solved.id, "--json")[1])
+    assert told == {"was": "solved", "pending": [other.id]}
+    assert [(case.id, case.status) for case in shell.store.cases()] == [(other.id, "pending")]
+    assert not shell.store.patch(patch).active
+    assert shell.run("cases", "undo", solved.id)[0] == 2

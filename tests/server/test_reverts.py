@@ -1,8 +1,6 @@
 """A revert is exact: nothing of it is left, and nothing counts as solved that leaned on it."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -11,16 +9,7 @@ from star_lsp import jobs
 from star_lsp.reverts import Checked
 from star_lsp.settings import Settings
 from star_lsp.store import Case
-from tests.server import actor
 from tests.server.stage import Stage, played
-
-
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    actor.hire(tmp_path, monkeypatch)
-    made = Stage(tmp_path)
-    yield made
-    made.store.close()
 
 
 async def solved(stage: Stage, *names: str) -> list[Case]:

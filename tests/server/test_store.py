@@ -4,6 +4,7 @@ import multiprocessing
 import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +152,82 @@ def test_a_store_of_a_newer_version_is_left_as_it_is(store: Store) -> None:
     raw = sqlite3.connect(store.path)
     raw.execute("PRAGMA user_version = 99")
     raw.close()
-    with pytest.raises(StoreError, match=r"newer star-lsp \(format 99, this one knows 1\); update"):
+    with pytest.raises(StoreError, match=r"newer star-lsp \(format 99, this one knows 2\); update"):
         Store(store.path.parent)
     assert store.case(case.id) == case
+
+
+def old(store: Store, version: int = 1) -> Path:
+    """Make a store, which is closed by this, what it was in an earlier version."""
+    store._db.execute("DROP TABLE comparisons")
+    store._db.execute(f"PRAGMA user_version = {version}")
+    store.close()
+    return store.path
+
+
+def test_a_store_of_an_older_version_is_taken_over_with_a_copy_of_it_kept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    case = add(store)
+    patch = activate(store, case)
+    old(store)
+    with closing(Store(tmp_path)) as now:
+        assert [each.id for each in now.cases()] == [case.id]
+        assert now.comparison(patch) is None
+        now.keep_comparison(patch, [{"kind": "flagged"}])
+        assert now.comparison(patch) == [{"kind": "flagged"}]
+    copy = tmp_path / "store.version-1.sqlite3"
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    with closing(sqlite3.connect(copy)) as kept:
+        assert kept.execute("PRAGMA user_version").fetchone() == (1,)
+        assert kept.execute("SELECT id, status FROM cases").fetchall() == [(case.id, "solved")]
+    copy.unlink()
+    Store(tmp_path).close()
+    assert not copy.exists(), "it is taken over once"
+
+
+def test_a_store_is_taken_over_once_when_two_processes_open_it_at_once(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    case = add(store)
+    old(store)
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_add_many, args=(tmp_path, name)) for name in "abc"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    with closing(Store(tmp_path)) as now:
+        assert now.cases()[0].id == case.id
+        assert len(now.cases()) == 91
+
+
+def test_a_server_of_the_version_before_goes_on_while_the_store_is_taken_over(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store._db.execute("DROP TABLE comparisons")
+    store._db.execute("PRAGMA user_version = 1")
+    Store(tmp_path).close()
+    activate(store, add(store))
+    assert len(store.patches()) == 1
+
+
+def test_a_copy_that_cannot_be_made_leaves_the_old_store_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    add(store)
+    old(store)
+    (tmp_path / "store.version-1.sqlite3").mkdir()  # in its way
+    with pytest.raises(StoreError, match="cannot be opened"):
+        Store(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "store.sqlite3")) as left:
+        assert left.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+def test_a_comparison_is_kept_until_there_is_a_newer_one(store: Store) -> None:
+    assert store.comparison("p1") is None
+    for places in ([{"before": "a"}], [{"before": "b"}, {"before": "c"}]):
+        store.keep_comparison("p1", places)
+        assert store.comparison("p1") == places
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:

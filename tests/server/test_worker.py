@@ -75,21 +75,21 @@ def test_a_model_that_cannot_be_read_is_said_and_a_job_is_answered_on_a_clean_li
     cancelled = job | {"id": "r2", "teach": [teach | {"id": "d", "expected": "v"}]}
     hold = [teach | {"id": id_, "expected": expected} for id_, expected in (("c", "y"), ("gone", "#%"))]
     check = job | {"id": "r3", "teach": [], "history": [job["out"]], "hold": hold, "check": True}
+    compare = job | {"id": "r4", "teach": [job["teach"][1]], "compare": [job["out"]]}
     assert good.stdin is not None
     assert good.stdout is not None
     assert json.loads(good.stdout.readline()) == {"kind": "tied"}
-    good.stdin.write(
-        "\n".join([json.dumps(job), "cancel r2", json.dumps(cancelled), json.dumps(check), ""]).encode()
-    )
+    words = [json.dumps(job), "cancel r2", *(json.dumps(each) for each in (cancelled, check, compare)), ""]
+    good.stdin.write("\n".join(words).encode())
     good.stdin.flush()
     answers = []
-    while len(answers) < 3:
+    while len(answers) < 4:
         message = json.loads(good.stdout.readline())
         if message["kind"] == "progress":
-            assert message["job"] in ("r1", "r3")
+            assert message["job"] in ("r1", "r3", "r4")
         else:
             answers.append(message)
-    report, failed, checked = answers
+    report, failed, checked, compared = answers
     long, solved, *pair = report["cases"]
     assert [case["reason"] for case in pair] == [
         f"It contradicts case {other}: another text is expected at the same place; "
@@ -104,6 +104,10 @@ def test_a_model_that_cannot_be_read_is_said_and_a_job_is_answered_on_a_clean_li
     assert (solved["solved"], solved["after"]) == (True, "y")
     assert solved["before"] not in (None, "y")
     assert report["digest"]
+    flagged = compared["compared"][0]
+    assert (flagged["kind"], flagged["case"], flagged["expected"]) == ("flagged", "c", "y")
+    assert (flagged["before"], flagged["after"]) == (solved["before"], "y")
+    assert compared["digest"] is None, "nothing goes live by it"
     assert stat.S_IMODE((tmp_path / "patch.safetensors").stat().st_mode) == 0o600
     assert (failed["kind"], failed["job"], failed["cancelled"]) == ("failed", "r2", True)
     good.stdin.close()

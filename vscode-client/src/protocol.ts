@@ -12,8 +12,13 @@ export const Command = {
   accept: "star.accept",
   listCases: "star.listCases",
   deleteCase: "star.deleteCase",
+  unflag: "star.unflag",
   listPatches: "star.listPatches",
+  showPatch: "star.showPatch",
+  compare: "star.compare",
   revert: "star.revert",
+  estimate: "star.estimate",
+  why: "star.why",
   status: "star.status",
 } as const;
 
@@ -24,6 +29,7 @@ export const Notification = {
 export type CaseStatus = "pending" | "repairing" | "solved" | "failed" | "reverted";
 export type ServerState = "downloading" | "loading" | "ready" | "repairing" | "failed";
 export type Changed = "cases" | "patches" | "revision" | "state";
+export type ComparedKind = "flagged" | "sibling" | "neighbour";
 
 /** A place in a document, as LSP has it: both from 0, characters in UTF-16 units. */
 export interface Position {
@@ -84,12 +90,13 @@ export interface ListCasesParams {
   status?: CaseStatus;
 }
 
-/** A case; `createdAt` is ISO 8601 in UTC. */
+/** A case; `createdAt` is ISO 8601 in UTC, `position` is where it was flagged in `uri`. */
 export interface CaseInfo {
   id: string;
   status: CaseStatus;
   language: string;
   uri: string | null;
+  position: Position | null;
   rejected: string;
   expected: string;
   patchId: string | null;
@@ -107,6 +114,16 @@ export interface DeleteCaseResult {
   deleted: boolean;
 }
 
+/** Undo a flag, however far its repair has come. */
+export interface UnflagParams {
+  caseId: string;
+}
+
+/** What the case was before it was forgotten; what was solved is reverted too. */
+export interface UnflagResult {
+  was: CaseStatus;
+}
+
 /** A patch; `revision` is the one it led to, `verdict` what the gate found. */
 export interface PatchInfo {
   id: string;
@@ -115,6 +132,70 @@ export interface PatchInfo {
   revision: string | null;
   createdAt: string;
   verdict: Record<string, unknown> | null;
+}
+
+/** Everything about one patch. */
+export interface ShowPatchParams {
+  patchId: string;
+}
+
+/** A case with the lines around its place. */
+export interface CaseContext {
+  case: CaseInfo;
+  prefix: string;
+  suffix: string;
+}
+
+/** A neuron whose row of the output projection moved, and by how much (L2 norm). */
+export interface MovedNeuron {
+  neuron: number;
+  norm: number;
+}
+
+/** A layer of which a patch moves neurons; `norm` is over all, `most` has those that moved most. */
+export interface MovedLayer {
+  layer: number;
+  neurons: number;
+  width: number;
+  norm: number;
+  most: MovedNeuron[];
+}
+
+/**
+ * A place, and what the model writes there without the patch and with it.
+ *
+ * `where` says in words how it differs from the flagged place, `prefix` and `suffix` are the lines around
+ * it, `expected` is what should be there if that is known.
+ */
+export interface Compared {
+  kind: ComparedKind;
+  caseId: string;
+  where: string;
+  prefix: string;
+  suffix: string;
+  expected: string | null;
+  before: string;
+  after: string;
+}
+
+/** A patch in full; `depth` is how many layers the model has, `comparison` null until it was made. */
+export interface PatchReport {
+  patch: PatchInfo;
+  cases: CaseContext[];
+  depth: number;
+  layers: MovedLayer[];
+  bytes: number;
+  comparison: Compared[] | null;
+}
+
+/** Have the model write at flagged places, siblings and neighbours, without the patch and with it. */
+export interface CompareParams {
+  patchId: string;
+}
+
+/** What it wrote; kept, and part of the report from now on. */
+export interface CompareResult {
+  comparison: Compared[];
 }
 
 /** Take back a patch, or what was done for a case. */
@@ -128,6 +209,30 @@ export interface RevertResult {
   revision: string;
 }
 
+/** How long would a repair of these cases take, or of all pending ones, as one system? */
+export interface EstimateParams {
+  cases?: string[];
+}
+
+/** About how long it takes, from what earlier repairs took, and how many cases it is for. */
+export interface EstimateResult {
+  seconds: number;
+  cases: number;
+}
+
+/** Why was nothing suggested: in one document, or anywhere? */
+export interface WhyParams {
+  uri?: string;
+}
+
+/** A request that was answered with nothing: where, why, and when (ISO 8601 in UTC). */
+export interface Nothing {
+  uri: string;
+  position: Position;
+  reason: string;
+  at: string;
+}
+
 /** Memory in bytes: all that is resident, and what is not shared; null while there is no worker. */
 export interface Memory {
   serverBytes: number;
@@ -136,9 +241,18 @@ export interface Memory {
   workerPrivateBytes: number | null;
 }
 
-/** How the server is; `queue` is how many cases wait for their repair. */
+/** Long work that is under way, as its progress is told. */
+export interface Working {
+  title: string;
+  message: string;
+  percent: number;
+}
+
+/** How the server is; `queue` is how many cases wait for a repair, `failure` why it cannot serve. */
 export interface StatusResult {
   state: ServerState;
+  failure: string | null;
+  working: Working | null;
   model: string;
   revision: string | null;
   queue: number;

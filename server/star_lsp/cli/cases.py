@@ -8,9 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from star_lsp.cli.state import IdGroup, as_json, case_ids, opened, out, short
+from star_lsp.errors import StoreError
 from star_lsp.listing import case_info
-from star_lsp.protocol import unstructure
+from star_lsp.reverts import take_back
 from star_lsp.store import Case, Status
+from star_lsp.wire import unstructure
 
 __all__ = ["cases"]
 
@@ -87,6 +89,31 @@ def delete(ids: tuple[str, ...], as_json: bool) -> None:
     click.echo(json.dumps({"deleted": list(ids)}) if as_json else f"Deleted {', '.join(ids)}.")
 
 
+@cases.command()
+@click.argument("id_", metavar="ID", shell_complete=case_ids())
+@as_json
+def undo(id_: str, as_json: bool) -> None:
+    """Undo a flag: forget the case, and take back the patch that solves it.
+
+    What leaned on that patch is not asked for again; `star-lsp revert` does that, `delete` then forgets.
+    """
+    with opened() as store:
+        case = store.case(id_)
+        was, pending = case.status, []
+        if case.status == "repairing":
+            raise StoreError(f"Case {id_} is being repaired; cancel that, or wait for its end, then undo.")
+        if case in store.solved_by(store.patches()):
+            active = [patch for patch in store.patches() if patch.active]
+            pending = list(take_back(store, active, case=id_).rest)
+        store.delete_case(id_)
+    if as_json:
+        click.echo(json.dumps({"was": was, "pending": pending}))
+        return
+    click.echo(f"Undone: {id_} was {was}, and is forgotten.")
+    if pending:
+        click.echo(f"Pending again: {', '.join(pending)} (star-lsp repair).")
+
+
 def _table(found: list[Case]) -> Table:
     table = Table()
     for column in ("case", "status", "patch"):
@@ -103,10 +130,8 @@ def _table(found: list[Case]) -> Table:
 
 def _fields(case: Case) -> dict[str, Any]:
     """A case in full, for JSON."""
-    place = {"line": case.line, "character": case.character} if case.uri else None
     return {
         **unstructure(case_info(case)),
-        "position": place,
         "prefix": case.prefix,
         "suffix": case.suffix,
         "note": case.note,

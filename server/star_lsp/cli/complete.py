@@ -71,7 +71,7 @@ async def _complete(
     finally:
         engine.close()
     if shown is None:
-        return "", revision, milliseconds, completions.reasons[-1]
+        return "", revision, milliseconds, completions.reasons[-1].reason
     return shown.text, revision, milliseconds, None
 
 

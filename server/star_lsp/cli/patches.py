@@ -8,22 +8,25 @@ from dataclasses import replace
 from typing import Any
 
 import click
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from star.history import revision
 from star_lsp import jobs
 from star_lsp.catalogue import installed
+from star_lsp.cli.changes import compared_table, moved_table
 from star_lsp.cli.repairing import Done, solve_rest, taught_table, tell_reasons
 from star_lsp.cli.state import IdGroup, as_json, err, opened, out, patch_ids, revertible_ids, short
-from star_lsp.errors import NotFound
+from star_lsp.compares import comparison
+from star_lsp.errors import NotFound, StoreError
 from star_lsp.listing import patch_info, when
+from star_lsp.moved import moved
 from star_lsp.places import places
-from star_lsp.protocol import unstructure
 from star_lsp.reverts import Checked, Reverted, take_back
 from star_lsp.settings import Settings
 from star_lsp.store import Patch, Store
+from star_lsp.wire import unstructure
 
 __all__ = ["patches", "revert", "verdict_text"]
 
@@ -54,12 +57,15 @@ def patches(context: click.Context, as_json: bool) -> None:
 @click.argument("id_", metavar="ID", shell_complete=patch_ids)
 @as_json
 def show(id_: str, as_json: bool) -> None:
-    """Show one patch: its cases before and after, what moved, and what the gate found."""
+    """Show one patch: its cases before and after, what moved, what the gate found, and how it compares."""
     with opened() as store:
         patch = store.patch(id_)
         rejected = {case.id: case.rejected for case in store.cases()}
+        compared = comparison(store, id_)
+        path = store.patch_path(id_)
     if as_json:
-        click.echo(json.dumps(unstructure(patch_info(patch))))
+        told = {**unstructure(patch_info(patch)), "comparison": unstructure(compared)}
+        click.echo(json.dumps(told))
         return
     console = out()
     state = ("active", "green") if patch.active else ("not active", "dim")
@@ -67,10 +73,20 @@ def show(id_: str, as_json: bool) -> None:
     console.print(
         Text(f"  went live {when(patch.created)} as revision {patch.revision}", "dim"), soft_wrap=True
     )
-    verdict = patch.verdict
-    if not verdict:
+    if patch.verdict:
+        _tell_verdict(console, patch.verdict, rejected)
+    else:
         console.print("  It has no verdict.")
-        return
+    try:
+        console.print(moved_table(moved(path)))
+    except StoreError as error:
+        console.print(Text(str(error), "yellow"), soft_wrap=True)
+    if compared:
+        console.print(compared_table(compared))
+
+
+def _tell_verdict(console: Console, verdict: Mapping[str, Any], rejected: Mapping[str, str]) -> None:
+    """Write the cases before and after, and what the gate found."""
     table = Table(title="Cases", title_justify="left")
     for column in ("case", "solved", "before", "after"):
         table.add_column(column, overflow="fold", no_wrap=column == "case")

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from star.bench.data import Context
-from star.bench.syntax import syntax
+from star.context import Context
+from star.syntax import syntax
 
 __all__ = ["renamed"]
 

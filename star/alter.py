@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from star.bench.data import Context
-from star.bench.rename import renamed
-from star.bench.syntax import Definition, bindings, lines_of, syntax, texts, words
+from star.context import Context
+from star.rename import renamed
+from star.syntax import Definition, bindings, lines_of, syntax, texts, words
 
 __all__ = ["alterations"]
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from star.bench.alter import alterations
-from star.bench.data import Context
+from star.alter import alterations
+from star.context import Context
 
 PREFIX = '''"""Loads exports."""
 import json

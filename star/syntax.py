@@ -67,9 +67,5 @@ def texts(document: str) -> set[int]:
     return {i for node in nodes for i in range(node.lineno, node.end_lineno or 0)}
 
 
-def _without(lines: list[str], gone: set[int]) -> str:
-    return "\n".join(line for i, line in enumerate(lines) if i not in gone)
-
-
 def words(text: str) -> set[str]:
     return set(re.findall(r"[^\W\d]\w*", text))
