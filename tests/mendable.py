@@ -1,6 +1,7 @@
 """A tiny model that has learnt to complete ``ab = `` with ``one`` and can be mended to write ``two``."""
 
 import json
+import random
 from pathlib import Path
 
 import torch
@@ -11,10 +12,14 @@ from tests import tiny
 __all__ = ["folder"]
 
 _STEPS = 80
+_STEPS_ANYWHERE = 300
 
 
-def folder(path: Path) -> Path:
-    """A model folder as the catalogue makes them; a random model would be too stubborn to mend."""
+def folder(path: Path, *, anywhere: bool = False) -> Path:
+    """A model folder as the catalogue makes them; a random model would be too stubborn to mend.
+
+    With ``anywhere`` it knows its line among others too, as an editor's document has them, and not only alone.
+    """
     path.mkdir(parents=True)
     torch.manual_seed(1)
     config = AutoConfig.for_model(
@@ -26,18 +31,39 @@ def folder(path: Path) -> Path:
     tokenizer = tiny.tokenizer()
     prefix, suffix, middle = (tokenizer.token_to_id(mark) for mark in tiny.SPECIALS[1:])
 
-    def row(name: str, value: str) -> list[int]:
-        left, right = tokenizer.encode(f"{name} = ").ids, tokenizer.encode("\n").ids
-        return [prefix, *left, suffix, *right, middle, *tokenizer.encode(value).ids, *right]
+    def row(name: str, value: str, above: str = "", below: str = "") -> list[int]:
+        left, right = tokenizer.encode(f"{above}{name} = ").ids, tokenizer.encode(f"\n{below}").ids
+        end = tokenizer.encode("\n").ids
+        return [prefix, *left, suffix, *right, middle, *tokenizer.encode(value).ids, *end]
 
     letters = "abcdefgh"
     values = ["one"] * 5 + ["two"] * 4  # the second choice is close behind, so that a small patch suffices
     data = torch.tensor([row(a + b, value) for a in letters for b in letters for value in values])
+    chance = random.Random(1)
+
+    def around() -> str:
+        names = [chance.choice(letters) + chance.choice(letters) for _ in range(chance.choice((0, 0, 1, 2, 4, 8)))]
+        lines = [chance.choice(("", "#", "# pairs", f"{name} = one", f"{name} = two")) for name in names]
+        return "".join(f"{line}\n" for line in lines)
+
+    def rows() -> torch.Tensor:
+        """Lines among others, padded; what stands around tells nothing of what is right."""
+        made = [
+            row(chance.choice(letters) + chance.choice(letters), chance.choice(values), around(), around())
+            for _ in range(32)
+        ]
+        longest = max(map(len, made))
+        return torch.tensor([[*ids, *[256] * (longest - len(ids))] for ids in made])
+
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
-    for _ in range(_STEPS):
-        batch = data[torch.randint(len(data), (32,))]
+    for _ in range(_STEPS_ANYWHERE if anywhere else _STEPS):
+        batch = rows() if anywhere else data[torch.randint(len(data), (32,))]
         logits = network(batch).logits[:, :-1]
-        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, 264), batch[:, 1:].reshape(-1))
+        wanted = batch[:, 1:]
+        if anywhere:  # only what is written in the middle is learnt
+            written = (batch == middle).cumsum(1)[:, :-1].bool() & (wanted != 256)
+            wanted = torch.where(written, wanted, -100)
+        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, 264), wanted.reshape(-1))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
