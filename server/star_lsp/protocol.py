@@ -278,7 +278,7 @@ class MovedNeuron:
 
 @attrs.frozen
 class MovedLayer:
-    """A layer of which a patch moves neurons; ``norm`` is over all, ``most`` has those that moved most."""
+    """A layer of which a patch moves some of ``width`` neurons; ``most`` has those that moved most."""
 
     layer: int
     neurons: int

@@ -152,7 +152,7 @@ export interface MovedNeuron {
   norm: number;
 }
 
-/** A layer of which a patch moves neurons; `norm` is over all, `most` has those that moved most. */
+/** A layer of which a patch moves some of `width` neurons; `most` has those that moved most. */
 export interface MovedLayer {
   layer: number;
   neurons: number;
