@@ -139,6 +139,8 @@ class Process:
                 start_new_session=True,  # Ctrl-C at a terminal is for us, who then end it
                 env=os.environ | {"OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"},
             )  # fmt: skip
+            if self._ending:  # while it was being born, when there was nothing to kill
+                self.kill()
         return self._process
 
     def _signal(self, what: str) -> None:

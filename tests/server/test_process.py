@@ -119,6 +119,20 @@ def test_a_caller_who_gives_up_leaves_no_answer_behind_for_the_next_one(stage: S
     played(stage, play)
 
 
+def test_a_worker_that_is_still_being_started_when_all_ends_ends_too(stage: Stage) -> None:
+    async def play() -> None:
+        asked = asyncio.create_task(stage.process.run(teach("a"), lambda _: None))
+        await asyncio.sleep(0)  # it is under way, and there is no process yet
+        assert stage.process.pid is None
+        stage.process.close()
+        with pytest.raises(WorkerError, match="the cases are kept"):
+            await asyncio.wait_for(asked, 20)
+        assert stage.process.pid is None
+
+    stage.script("sleep")
+    played(stage, play)
+
+
 def test_a_closed_process_starts_no_worker(stage: Stage) -> None:
     async def play() -> None:
         stage.process.close()
