@@ -8,7 +8,6 @@ import pytest
 from tests import mendable
 from tests.editors.session import Lsp
 
-
 #: Editors that are installed first, some of them for minutes: only where a folder for that is named.
 _ASKED_FOR = ("test_emacs.py", "test_helix.py", "test_vim.py", "test_vscode.py")
 
