@@ -23,7 +23,7 @@ def _command() -> list[str | Path]:
         if not (folder / "complete").exists():
             _unpack(folder)
     loader, libraries = folder / "usr/lib64/ld-linux-x86-64.so.2", folder / "usr/lib/x86_64-linux-gnu"
-    return [loader, "--library-path", libraries, folder / "usr/lib/helix/hx"]
+    return [loader, "--library-path", libraries, folder / "usr/lib/hx/hx"]
 
 
 def _unpack(folder: Path) -> None:
@@ -70,6 +70,7 @@ def helix(tmp_path: Path, lsp: Lsp) -> Iterator[Terminal]:
         "HOME": str(tmp_path),
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "HELIX_RUNTIME": str(cache() / "helix" / "usr/lib/hx/runtime"),
     }
     with Terminal([*command, "pairs.py"], environ, tmp_path) as made:
         until(lambda: "# pairs" in made.screen(), "Helix", 30, made.screen)

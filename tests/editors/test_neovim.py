@@ -1,6 +1,7 @@
 """A first session in Neovim, with the configuration that the README gives."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ end)()"""
 
 TELL = """(function()
   _G.told = {}
-  local keep = function() table.insert(_G.told, vim.lsp.status()) end
+  local keep = function(event) table.insert(_G.told, event.data.params.value.message or '') end
   vim.api.nvim_create_autocmd('LspProgress', { callback = keep })
   return true
 end)()"""
@@ -154,6 +155,9 @@ def test_a_wrong_ghost_text_is_flagged_repaired_and_reverted(tmp_path: Path) -> 
         nvim.suggested(WRONG, 7)
 
 
+@pytest.mark.skipif(
+    not os.environ.get("STAR_LSP_EDITORS"), reason="STAR_LSP_EDITORS names no folder to install editors into"
+)
 @pytest.mark.process
 def test_a_code_action_flags_too_and_the_progress_is_told(tmp_path: Path, lsp: Lsp) -> None:
     with _running(lsp, tmp_path, "ab = \n") as nvim:
@@ -161,7 +165,7 @@ def test_a_code_action_flags_too_and_the_progress_is_told(tmp_path: Path, lsp: L
         nvim.suggested("one", 1)
         nvim.type("<Esc>0Cab = two<Esc>")
         nvim.wait("fix", lambda: nvim.line() == "ab = two")
-        # What the snippet echoes, kept: an echo is gone when the next one comes.
+        # What the snippet echoes is gone when the next echo comes: here it is kept.
         nvim.lua(TELL)
         nvim.lua("(function() vim.lsp.buf.code_action({ apply = true }) return true end)()")
         (case,) = lsp.settled()
