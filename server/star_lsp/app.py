@@ -172,7 +172,8 @@ def _completing(server: LanguageServer, service: Service, completions: Completio
         )
         return types.InlineCompletionList(items=[item])
 
-    @server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())
+    # Not empty: ALE takes an empty one for none.
+    @server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions(resolve_provider=False))
     @_reporting
     async def completion(params: types.CompletionParams) -> types.CompletionList:
         shown = await shown_at(params.text_document.uri, params.position)
@@ -186,7 +187,8 @@ def _completing(server: LanguageServer, service: Service, completions: Completio
             documentation=shown.text if more else None,
             # Clients filter by the word left of the cursor, which the text does not repeat.
             filter_text=_word(server, params.text_document.uri, params.position) + shown.text,
-            sort_text="\x00",
+            # A blank comes before all else that sorts; NUL would too, but Emacs cannot read it.
+            sort_text=" ",
             text_edit=types.TextEdit(types.Range(params.position, params.position), shown.text),
             command=_accepting(shown),
         )

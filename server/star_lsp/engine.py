@@ -82,7 +82,8 @@ class Engine:
         self._model: CodeModel | None = None
         self._layout: prompt.Layout | None = None
         self._revision = ""
-        threading.Thread(target=self._run, name="engine", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
 
     def load(self, folder: Path, patches: Sequence[Path]) -> "asyncio.Future[str]":
         """Load a model with its history; the revision.
@@ -107,6 +108,10 @@ class Engine:
     def close(self) -> None:
         """Take no more work."""
         self._work.put(_end)
+
+    def join(self) -> None:
+        """Wait, after ``close``, until all work is done: a process that ends in the midst of torch's aborts."""
+        self._thread.join()
 
     # -- on the engine's thread --------------------------------------------------------------------
 

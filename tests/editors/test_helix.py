@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.editors.session import Lsp, cache, snippet, until
+from tests.editors.session import Lsp, absent, cache, snippet, until
 from tests.editors.terminal import Terminal
 
 pytestmark = [pytest.mark.editor, pytest.mark.process]
@@ -30,14 +30,14 @@ def _unpack(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "lists" / "partial").mkdir(parents=True)
     if not shutil.which("apt-get"):
-        pytest.skip("Helix is not here, and no apt to fetch it: install hx")
+        absent("Helix", "install hx; there is no apt to fetch it with")
     where = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Component: main"],
         capture_output=True, text=True, check=False,
     ).stdout.split()  # fmt: skip
     mirrors = [uri for uri in where if uri.rstrip("/").endswith("/debian")]
     if not mirrors:
-        pytest.skip("Helix is not here, and no mirror of Debian is known: install hx")
+        absent("Helix", "install hx; no mirror of Debian is known to apt")
     keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
     (folder / "sources.list").write_text(f"deb [signed-by={keys}] {mirrors[0]} trixie main\n", "utf-8")
     apt = ["apt-get", "-qq", "-o", f"Dir::Etc::SourceList={folder}/sources.list"]
@@ -52,7 +52,7 @@ def _unpack(folder: Path) -> None:
     for command in (["update"], ["download", "hx", "libc6", "libgcc-s1"]):
         done = subprocess.run([*apt, *command], cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
-            pytest.skip(f"Helix cannot be fetched: {done.stderr}")
+            absent("Helix", f"it cannot be fetched: {done.stderr}")
     for package in folder.glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
     (folder / "complete").touch()
@@ -65,6 +65,7 @@ def helix(tmp_path: Path, lsp: Lsp) -> Iterator[Terminal]:
     settings = tmp_path / "config" / "helix"
     settings.mkdir(parents=True)
     (settings / "languages.toml").write_text(snippet("toml", "language-server"), "utf-8")
+    (settings / "config.toml").write_text(snippet("toml", "auto-completion"), "utf-8")
     (tmp_path / "pairs.py").write_text("# pairs\n", "utf-8")
     environ = lsp.environ | {
         "HOME": str(tmp_path),

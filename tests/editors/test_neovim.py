@@ -1,7 +1,6 @@
 """A first session in Neovim, with the configuration that the README gives."""
 
 import json
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -155,9 +154,6 @@ def test_a_wrong_ghost_text_is_flagged_repaired_and_reverted(tmp_path: Path) -> 
         nvim.suggested(WRONG, 7)
 
 
-@pytest.mark.skipif(
-    not os.environ.get("STAR_LSP_EDITORS"), reason="STAR_LSP_EDITORS names no folder to install editors into"
-)
 @pytest.mark.process
 def test_a_code_action_flags_too_and_the_progress_is_told(tmp_path: Path, lsp: Lsp) -> None:
     with _running(lsp, tmp_path, "ab = \n") as nvim:

@@ -51,7 +51,7 @@ def test_inline_completion_code_actions_and_all_commands_are_advertised(session:
 
 def test_plain_completion_is_for_clients_without_the_inline_kind(session: Session) -> None:
     found = session.client.initialize(text_document={})["capabilities"]
-    assert found["completionProvider"] == {}
+    assert found["completionProvider"] == {"resolveProvider": False}
 
 
 def test_all_bad_settings_are_named_at_once_and_the_defaults_used(session: Session) -> None:
@@ -158,6 +158,7 @@ def test_the_plain_kind_of_completion_offers_the_same(session: Session) -> None:
     assert item["label"] == "sum( …"
     assert item["documentation"] == item["textEdit"]["newText"] == "sum(\n        y\n    )"
     assert item["filterText"] == "tosum(\n        y\n    )"
+    assert item["sortText"] == " "  # before all else; NUL would be too, but Emacs cannot read it
     assert item["command"]["command"] == "star.accept"
 
 

@@ -70,6 +70,7 @@ async def _complete(
         milliseconds = (time.perf_counter() - started) * 1000
     finally:
         engine.close()
+        engine.join()
     if shown is None:
         return "", revision, milliseconds, completions.reasons[-1].reason
     return shown.text, revision, milliseconds, None
