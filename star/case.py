@@ -18,6 +18,14 @@ class Case:
     expected: str
     #: Where the server ends a suggestion at this place.
     stop: StopRule
+    #: Text that stands left of the place and is not in the prompt: what is written begins with it (token
+    #: healing), and it is not shown.
+    healed: str = ""
+
+    @property
+    def written(self) -> str:
+        """The text that shall follow the prompt."""
+        return self.healed + self.expected
 
 
 @dataclass(frozen=True, slots=True)

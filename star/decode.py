@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-
+from star.cache import KVCache
 from star.case import Case
 from star.model import CodeModel
 from star.stop import StopRule
@@ -16,7 +15,7 @@ __all__ = ["Decoded", "Ending", "decode", "write"]
 Ending = Literal["stop", "token", "length", "cancelled"]
 
 #: Prompt tokens run at once; a newer request waits no longer than one such chunk.
-_CHUNK_TOKENS = 256
+_CHUNK_TOKENS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +35,15 @@ def decode(
     cancelled: Callable[[], bool] = lambda: False,
     *,
     guess: Sequence[int] = (),
+    cache: KVCache | None = None,
+    healed: str = "",
 ) -> Decoded:
     """What the model writes after a prompt, greedily, until the stop rule, a stop token or the limit.
 
     A full context ends it like the limit. ``cancelled`` is asked before every chunk of the prompt and
     every token. A good ``guess`` of what will be written costs one run in place of one for each token;
-    a bad one changes nothing but the time.
+    a bad one changes nothing but the time. What a ``cache`` of this model has read is not read again;
+    afterwards it has read this. What is written is held to begin with ``healed``, which is not in the text.
 
     Raises:
         CaseError: the prompt is longer than the model's context.
@@ -54,7 +56,8 @@ def decode(
     text = ""
     if max_tokens < 1:
         return Decoded("", (), ended)
-    for token in _greedy(model, prompt, guess[: max(0, max_tokens - 1)], cancelled):
+    cache = KVCache(model) if cache is None else cache
+    for token in _greedy(model, prompt, guess[: max(0, max_tokens - 1)], cancelled, cache, healed):
         if token is None:
             ended = "cancelled"
             break
@@ -62,7 +65,7 @@ def decode(
             ended = "token"
             break
         ids.append(token)
-        text = model.decode_next(prompt, ids)
+        text = model.decode_next(prompt, ids, healed)
         # A character of several tokens is not judged before it is whole.
         if not text.endswith("�") and stop.end(text) is not None:
             ended = "stop"
@@ -74,43 +77,46 @@ def decode(
 
 def write(model: CodeModel, case: Case, slack_tokens: int = 16) -> str:
     """What the server would show at a case's place; up to ``slack_tokens`` more than expected."""
-    expected = model.encode_next(case.expected)
-    return decode(model, case.prompt, case.stop, len(expected) + slack_tokens, guess=expected).text
+    expected = model.encode_next(case.written)
+    most = len(expected) + slack_tokens
+    return decode(model, case.prompt, case.stop, most, guess=expected, healed=case.healed).text
 
 
 def _greedy(
-    model: CodeModel, prompt: Sequence[int], guess: Sequence[int], cancelled: Callable[[], bool]
+    model: CodeModel,
+    prompt: Sequence[int],
+    guess: Sequence[int],
+    cancelled: Callable[[], bool],
+    cache: KVCache,
+    healed: str,
 ) -> Iterator[int | None]:
     """The tokens that a model writes, one after another; None, and the end, once cancelled.
 
     The guess is run behind the prompt: each of its tokens that is the argmax has been written, and the
     first that is not ends what is taken from it (speculative decoding, exact for greedy decoding).
     """
-    cache: Any = None
-    pending, tried = list(prompt), list(guess)
-    written: list[int] = []
+    text, tried = list(prompt), list(guess)
+    # The last token is always read: what comes after it is what is asked.
+    pending = text[cache.rewind(text[:-1]) :]
     while True:
         if cancelled():
             yield None
             return
         chunk, pending = pending[:_CHUNK_TOKENS], pending[_CHUNK_TOKENS:]
-        if not pending:
-            chunk = chunk + tried
-        keep = 1 if pending else 1 + len(tried)
-        with torch.inference_mode():
-            out = model.network(
-                torch.tensor([chunk]), past_key_values=cache, use_cache=True, logits_to_keep=keep
-            )
-        cache = out.past_key_values
         if pending:
+            cache.read(chunk, 1)
             continue
-        best = out.logits[0, -keep:].argmax(-1).tolist()
-        right = next((i for i, token in enumerate(tried) if token != best[i]), len(tried))
-        written += best[: right + 1]
-        yield from best[: right + 1]
-        if right < len(tried):
-            # Not every kind of cache can forget tokens, so what was guessed wrongly costs the prompt again.
-            cache, pending = None, [*prompt, *written]
-        else:
-            pending = [best[-1]]
-        tried = []
+        logits = cache.read(chunk + tried, 1 + len(tried))
+        best = logits.argmax(-1).tolist()
+        written: list[int] = []
+        for row, likely in enumerate(best):
+            token = likely
+            if healed and len(allowed := model.vocabulary.beginning(healed)):
+                token = int(allowed[logits[row, allowed].argmax()])
+                healed = healed[len(model.vocabulary.text(token)) :]
+            written.append(token)
+            if row < len(tried) and token != tried[row]:
+                break
+        text, tried = text + written, []
+        yield from written
+        pending = text[cache.rewind(text[:-1]) :]

@@ -95,7 +95,9 @@ def pairs(cases: Sequence[Case]) -> dict[str, str]:
     found: dict[str, str] = {}
     for case in cases:
         for other in cases:
-            same_place = case.prompt == other.prompt and case.stop == other.stop
+            same_place = (
+                case.prompt == other.prompt and case.stop == other.stop and case.healed == other.healed
+            )
             if same_place and case.stop.trim(case.expected) != other.stop.trim(other.expected):
                 found[case.id] = other.id
                 break

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from star.errors import CaseError, ModelError
 from star.family import Family, family_of, tensor_at
 from star.fingerprint import read_config
+from star.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from star.patch import Patch
@@ -61,6 +62,7 @@ class CodeModel:
         #: The active patches in order; set by ``patch.install`` only.
         self.patches: tuple[Patch, ...] = ()
         self._tokenizer = tokenizer
+        self.vocabulary = Vocabulary(tokenizer)
         self._layers: list[Any] = list(tensor_at(self.network, self.family.layers))
         self._base: list[Tensor] = [self.projection(i).weight.data for i in range(self.depth)]
         self.stop_ids: frozenset[int] = _stop_ids(self.network.config, tokenizer)
@@ -168,12 +170,12 @@ class CodeModel:
         mark, both = self.encode("\n"), self.encode("\n" + text)
         return both[len(mark) :] if both[: len(mark)] == mark else self.encode(text)
 
-    def decode_next(self, prompt: Sequence[int], ids: Sequence[int]) -> str:
-        """The text of ids that follow a prompt (its last tokens keep a first blank alive)."""
+    def decode_next(self, prompt: Sequence[int], ids: Sequence[int], healed: str = "") -> str:
+        """The text of ids behind a prompt (its last token keeps a first blank alive), from ``healed`` on."""
         context = list(prompt[-1:])
         before = self._tokenizer.decode(context, skip_special_tokens=False)
         both = self._tokenizer.decode([*context, *ids], skip_special_tokens=False)
-        return str(both[len(before) :])
+        return str(both[len(before) + len(healed) :])
 
     # -- running ---------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ def prepare(model: CodeModel, cases: Sequence[Case], lowest_layer: int = 0) -> t
             raise CaseError(f"Case {case.id} was named twice; name each case once.")
         if not case.prompt:
             raise CaseError(f"Case {case.id} has an empty prompt; write some code before its place.")
-        expected = model.encode_next(case.expected)
+        expected = model.encode_next(case.written)
         model.check_length(len(case.prompt) + len(expected))
         lessons[case.id] = Lesson(case, expected, model.trunk(case.prompt + expected, lowest_layer))
     return tuple(lessons.values())
@@ -215,7 +215,7 @@ def _look(
         stack.enter_context(torch.enable_grad() if layers else torch.no_grad())
         taps = stack.enter_context(model.tapped(layers)) if layers else {}
         stack.enter_context(model.resumed(lesson.trunk))
-        log_p = model.logits(lesson.ids, lesson.positions).log_softmax(-1)
+        log_p = _held(model, lesson, model.logits(lesson.ids, lesson.positions)).log_softmax(-1)
     targets = [
         target
         for target in _targets(model, lesson, log_p.detach(), margin)
@@ -228,6 +228,14 @@ def _look(
         [Failure(lesson.case.id, t.position, t.token, t.rival) for t in targets if t.rival is not None],
         taps,
     )
+
+
+def _held(model: CodeModel, lesson: Lesson, logits: Float[Tensor, "n v"]) -> Float[Tensor, "n v"]:
+    """Logits where what is healed has to be written are those of the tokens that can be, as in decoding."""
+    for row, allowed in enumerate(model.vocabulary.along(lesson.case.healed, lesson.expected)):
+        barred = torch.full_like(logits[row], -torch.inf).index_fill(0, allowed, 0.0)
+        logits = logits.index_add(0, torch.tensor([row]), barred[None])
+    return logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +277,6 @@ def _ends(model: CodeModel, lesson: Lesson, position: int, token: int) -> bool:
     """Whether writing ``token`` at ``position`` ends the suggestion just as expected."""
     stop, before = lesson.case.stop, lesson.expected[:position]
     written = before if token in model.stop_ids else (*before, token)
-    text = model.decode_next(lesson.case.prompt, written)
+    text = model.decode_next(lesson.case.prompt, written, lesson.case.healed)
     ended = token in model.stop_ids or stop.end(text) is not None
     return ended and stop.trim(text) == stop.trim(lesson.case.expected)

@@ -99,7 +99,13 @@ def build(service: Service) -> LanguageServer:
     server = LanguageServer("star-lsp", version("star-lsp"), protocol_cls=_Protocol)
     client = _Client(server, service)
     _lifecycle(server, service, client)
-    completions = Completions(service.engine, lambda: service.model, service.suspended)
+    completions = Completions(
+        service.engine,
+        lambda: service.model,
+        lambda: service.history,
+        service.suspended,
+        lambda: service.state == "ready",
+    )
     _completing(server, service, completions)
     _commands(server, service, completions)
     return server

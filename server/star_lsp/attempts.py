@@ -232,7 +232,7 @@ class Worker:
         samples = [Sample(ids, 1) for text in TEXTS if len(ids := model.encode(text)) > 1]
         for accepted in job.accepted:
             case = self._case(job, accepted, {})
-            if case and (text := model.encode_next(case.expected)):
+            if case and (text := model.encode_next(case.written)):
                 samples.append(Sample(case.prompt + text, len(case.prompt), accepted=True))
         return list(dict.fromkeys(samples))
 

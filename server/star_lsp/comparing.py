@@ -56,7 +56,7 @@ def compare(
         for spot, old in zip(asked, before, strict=True):
             on_spot(f"with it: place {len(after) + 1} of {len(asked)}", 0.5 + 0.5 * len(after) / len(asked))
             # What is likely: a neighbour is as it was, and the others are as they should be.
-            likely = old.ids if spot.kind == "neighbour" else model.encode_next(spot.case.expected)
+            likely = old.ids if spot.kind == "neighbour" else model.encode_next(spot.case.written)
             after.append(_written(model, spot, likely, cancelled).text)
     found = [_compared(spot, old.text, new) for spot, old, new in zip(asked, before, after, strict=True)]
     cases = list(dict.fromkeys(spot.flagged for spot in spots))
@@ -65,8 +65,8 @@ def compare(
 
 def _written(model: CodeModel, spot: Spot, likely: Sequence[int], cancelled: Callable[[], bool]) -> Decoded:
     case = spot.case
-    limit = len(model.encode_next(case.expected)) + _SLACK_TOKENS
-    decoded = decode(model, case.prompt, case.stop, limit, cancelled, guess=likely)
+    limit = len(model.encode_next(case.written)) + _SLACK_TOKENS
+    decoded = decode(model, case.prompt, case.stop, limit, cancelled, guess=likely, healed=case.healed)
     Cancelled.check(lambda: decoded.ended == "cancelled")
     return decoded
 

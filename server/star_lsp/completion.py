@@ -1,15 +1,20 @@
 """From a document and a place in it to a completion, remembered as shown; or the reason for none."""
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from star.errors import StarError
+from star.stop import StopRule
+from star_lsp.ahead import Ahead, Known
 from star_lsp.allow import completion_allowed
 from star_lsp.engine import Request, Serving, Written
+from star_lsp.errors import ServerError
 from star_lsp.listing import when
 from star_lsp.postprocess import worthwhile
 from star_lsp.prompt import Limits, window
@@ -19,8 +24,12 @@ from star_lsp.shown import Shown, ShownCompletions
 
 __all__ = ["Completions", "Place"]
 
+log = logging.getLogger(__name__)
+
 #: Answers with nothing that are remembered: those of the last minutes of typing.
 _KEPT = 32
+#: Whoever types on does so within this time of a suggestion, mostly.
+_PAUSE_SECONDS = 0.2
 
 _CANCELLED = "The editor took the request back, as it does when more is typed; pause for a moment."
 _REPLACED = "A newer request in this document took its place; that one is answered."
@@ -52,12 +61,24 @@ class Completions:
         self,
         engine: Serving,
         model: Callable[[], str],
+        history: Callable[[], Hashable] = lambda: None,
         suspended: Callable[[], AbstractContextManager[None]] = nullcontext,
+        quiet: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Serve from an engine; while it writes, what would slow it down is ``suspended``."""
+        """Serve from an engine; while it writes, what would slow it down is ``suspended``.
+
+        ``history`` names the patches with which whatever is asked of the engine now will be answered;
+        while it is ``quiet``, what comes after a suggestion is written before it is asked for.
+        """
         self._engine = engine
         self._model = model
+        self._history = history
         self._suspended = suspended
+        self._quiet = quiet
+        self._ahead = Ahead()
+        #: Ends what is being written for a place that nobody has asked for yet.
+        self._looking_ahead = threading.Event()
+        self._next: asyncio.Task[None] | None = None
         self._latest: dict[str, threading.Event] = {}
         self.shown = ShownCompletions()
         #: The last requests that were answered with nothing, newest last.
@@ -85,12 +106,65 @@ class Completions:
             return None
         if (older := self._latest.pop(place.uri, None)) is not None:
             older.set()
+        self._looking_ahead.set()
         limits = Limits(settings.prefix_tokens, settings.suffix_tokens)
         prefix, suffix = window(place.prefix, place.suffix, limits)
         if not prefix.strip() and not suffix.strip():
             self._nothing(place, _EMPTY)
             return None
-        request = Request(prefix, suffix, limits, settings.max_tokens, settings.time_budget_milliseconds)
+        # The history is named before the engine is asked, which answers one after another.
+        key = (place.uri, self._history(), limits, settings.max_tokens)
+        request = Request(
+            prefix, suffix, limits, settings.max_tokens, settings.time_budget_milliseconds, place.uri
+        )
+        known = self._ahead.rest(key, prefix, suffix)
+        if known is None:
+            if (written := await self._written(place, request)) is None:
+                return None
+            known = _known(written)
+            if written.ended != "time":
+                self._ahead.keep(key, prefix, suffix, known)
+            elif not known.text:
+                self._nothing(place, _LATE.format(settings.time_budget_milliseconds))
+                return None
+        stop = StopRule.at(known.prefix, known.suffix)
+        if reason := worthwhile(known.text, stop, _line_above(prefix)):
+            self._nothing(place, _UNTOLD.format(reason))
+            return None
+        shown = Shown(
+            self.shown.new_id(),
+            place.uri,
+            place.line,
+            place.character,
+            place.language,
+            known.prefix,
+            known.suffix,
+            known.text,
+            self._model(),
+            known.revision,
+        )
+        self.shown.add(shown)
+        if settings.prefetch and self._quiet():
+            taken = replace(request, prefix=prefix + known.text)
+            self._next = asyncio.create_task(self._look_ahead(key, taken))
+        return shown
+
+    async def _look_ahead(self, key: Hashable, taken: Request) -> None:
+        """Have ready what comes after a suggestion, should it be taken; only while nothing else is asked."""
+        ended = self._looking_ahead = threading.Event()
+        await asyncio.sleep(_PAUSE_SECONDS)
+        if ended.is_set() or not self._quiet() or self._ahead.rest(key, taken.prefix, taken.suffix):
+            return
+        try:
+            written = await self._engine.complete(taken, ended)
+        except (ServerError, StarError) as error:
+            log.warning("looking ahead failed: %s", error)
+            return
+        if written.ended not in ("cancelled", "time"):
+            self._ahead.keep(key, taken.prefix, taken.suffix, _known(written))
+
+    async def _written(self, place: Place, request: Request) -> Written | None:
+        """What the model writes; None, with a reason, when a newer request took its place."""
         cancelled = self._latest[place.uri] = threading.Event()
         try:
             with self._suspended():
@@ -105,30 +179,14 @@ class Completions:
         if written.ended == "cancelled":
             self._nothing(place, _REPLACED)
             return None
-        text = _whole_lines(written)
-        if written.ended == "time" and not text:
-            self._nothing(place, _LATE.format(settings.time_budget_milliseconds))
-            return None
-        if reason := worthwhile(text, written.stop, _line_above(prefix)):
-            self._nothing(place, _UNTOLD.format(reason))
-            return None
-        shown = Shown(
-            self.shown.new_id(),
-            place.uri,
-            place.line,
-            place.character,
-            place.language,
-            written.prefix,
-            written.suffix,
-            text,
-            self._model(),
-            written.revision,
-        )
-        self.shown.add(shown)
-        return shown
+        return written
 
     def _nothing(self, place: Place, reason: str) -> None:
         self.nothing(place.uri, place.line, place.character, reason)
+
+
+def _known(written: Written) -> Known:
+    return Known(_whole_lines(written), written.prefix, written.suffix, written.revision)
 
 
 def _whole_lines(written: Written) -> str:

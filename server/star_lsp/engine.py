@@ -9,6 +9,7 @@ import logging
 import queue
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -20,12 +21,18 @@ from star_lsp import prompt
 from star_lsp.errors import ServerError
 
 if TYPE_CHECKING:
+    from star.cache import KVCache
     from star.model import CodeModel
 
 __all__ = ["Engine", "Request", "Serving", "Written"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+#: Documents of which what was read is kept: 25 kB a token of the default model.
+_CACHES = 3
+#: What is read at once when nobody waits.
+_CHUNK_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,8 @@ class Request:
     limits: prompt.Limits
     max_tokens: int
     milliseconds: float
+    #: What has been read of it is kept; a few of them at a time.
+    document: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,8 @@ class Engine:
         self._model: CodeModel | None = None
         self._layout: prompt.Layout | None = None
         self._revision = ""
+        #: What the model has read, by document, the last one last.
+        self._caches: OrderedDict[str, KVCache] = OrderedDict()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -110,7 +121,7 @@ class Engine:
         self._work.put(_end)
 
     def join(self) -> None:
-        """Wait, after ``close``, until all work is done: a process that ends in the midst of torch's aborts."""
+        """Wait, after ``close``, until all is done; a process that ends while torch works aborts."""
         self._thread.join()
 
     # -- on the engine's thread --------------------------------------------------------------------
@@ -127,6 +138,7 @@ class Engine:
 
         self._model = CodeModel.load(folder)
         self._layout = prompt.layout_of(self._model.token_id)
+        self._caches.clear()
         return self._install(patches)
 
     def _install(self, patches: Sequence[Path]) -> str:
@@ -135,11 +147,23 @@ class Engine:
 
         model = self._need_model()
         loaded = [load(path, model) for path in patches]
+        last = next(reversed(self._caches.values()), None)
+        had = last.ids if last else ()
         install(model, loaded)
+        self._work.put(lambda: self._warm(last, had))
         self._revision = revision(model.fingerprint, [patch.digest for patch in loaded])
         return self._revision
 
+    def _warm(self, cache: "KVCache | None", ids: Sequence[int]) -> None:
+        """Be ready: read again, under the new history, what was read last. Whatever is asked comes first."""
+        self._need_model().vocabulary.beginning(" ")
+        for start in range(0, len(ids), _CHUNK_TOKENS):
+            if cache is None or not self._work.empty() or cache.ids != ids[:start]:
+                return
+            cache.read(ids[start : start + _CHUNK_TOKENS], 1)
+
     def _complete(self, request: Request, cancelled: threading.Event) -> Written:
+        from star.cache import KVCache
         from star.decode import decode
 
         started = time.perf_counter()
@@ -155,7 +179,13 @@ class Engine:
         stop = StopRule.at(built.prefix, built.suffix)
         if not built.ids:  # a model without fill-in-the-middle, at the very start of a file
             return Written("", built.prefix, built.suffix, stop, self._revision, 0.0, "stop")
-        decoded = decode(model, built.ids, stop, request.max_tokens, stopped)
+        cache = self._caches.pop(request.document, None) or KVCache(model)
+        self._caches[request.document] = cache
+        while len(self._caches) > _CACHES:
+            self._caches.popitem(last=False)
+        decoded = decode(
+            model, built.ids, stop, request.max_tokens, stopped, cache=cache, healed=built.healed
+        )
         return Written(
             decoded.text,
             built.prefix,

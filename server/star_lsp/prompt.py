@@ -16,6 +16,11 @@ Encode = Callable[[str], Sequence[int]]
 # No model here averages more characters a token on code; what is cut by it is far from the cursor.
 CHARACTERS_PER_TOKEN = 8
 
+#: So many lines at most stand with the cursor's behind the middle mark.
+_TYPED_LINES = 4
+#: The longest token that is healed; blanks and rules in comments have longer ones.
+_HEALED_CHARACTERS = 24
+
 _CRLF = re.compile("\r+\n")  # more than one CR, so that a second reading finds nothing left to turn
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -33,6 +38,9 @@ class Marks:
         suffix_first: Whether the suffix comes before the prefix.
         stops: Tokens at which a completion ends; those the tokenizer lacks are left out.
         told_by: A token that tells this spelling from another with the same three names.
+        typed_last: Whether the cursor's line and a few before it stand at the very end, behind the middle
+            mark: typing then adds to the prompt's end, and nothing before it has to be read again. For
+            models on which that was measured to be as good.
     """
 
     name: str
@@ -43,6 +51,7 @@ class Marks:
     start: str = ""
     suffix_first: bool = False
     told_by: str = ""
+    typed_last: bool = False
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -69,6 +78,7 @@ MARKS = (
         "<|fim_suffix|>",
         "<|fim_middle|>",
         ("<|endoftext|>", "<|im_end|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<|end_of_text|>"),
+        typed_last=True,
     ),
     Marks(
         "StarCoder",  # StarCoder2, Granite, StableCode as well
@@ -122,11 +132,15 @@ class Prompt:
 
     Building a prompt from ``prefix`` and ``suffix`` under the same layout and limits gives the same ids: so
     they are all that a case has to keep.
+
+    ``healed`` ends the prefix and has no ids: the cursor may stand within a token, so the model writes the
+    last one anew, and is held to begin with this text.
     """
 
     ids: tuple[int, ...]
     prefix: str
     suffix: str
+    healed: str = ""
 
 
 def layout_of(special_token_to_id: IdOf) -> Layout | None:
@@ -158,13 +172,14 @@ def window(prefix: str, suffix: str, limits: Limits) -> tuple[str, str]:
     """The text near the cursor that can matter, found by slicing alone: cheap in a document of megabytes.
 
     The prefix begins at the start of a line and the suffix ends at the end of one, unless a single line is
-    longer than all that fits. Line breaks become LF and what is not valid Unicode is replaced, as the model
+    longer than all that fits. Where the prefix begins changes only now and then as it grows, so that what
+    was read of it stays read. Line breaks become LF and what is not valid Unicode is replaced, as the model
     is to see it.
     """
     before = max(0, limits.prefix_tokens) * CHARACTERS_PER_TOKEN
     after = max(0, limits.suffix_tokens) * CHARACTERS_PER_TOKEN
     if len(prefix) > before:
-        cut = len(prefix) - before
+        cut = min(_rounded_up(len(prefix) - before, before), len(prefix))
         line = prefix.find("\n", cut - 1)  # a line may start right at the cut
         prefix = prefix[cut if line in (-1, len(prefix) - 1) else line + 1 :]
     if len(suffix) > after:
@@ -195,15 +210,27 @@ def build(encode: Encode, layout: Layout | None, prefix: str, suffix: str, limit
     def plain(text: str) -> list[int]:
         return [number for piece in _broken_up(text, names) for number in encode(piece)] if text else []
 
-    prefix, prefix_ids = _fit(plain, prefix, limits.prefix_tokens, from_end=True)
+    def split(text: str) -> list[int]:
+        above, typed = _typed(text)
+        return [*plain(above), *plain(typed)]
+
+    typed_last = layout is not None and layout.marks.typed_last
+    prefix, prefix_ids = _fit(split if typed_last else plain, prefix, limits.prefix_tokens, from_end=True)
     suffix, suffix_ids = _fit(plain, suffix, limits.suffix_tokens, from_end=False)
     if layout is None:
-        return Prompt(tuple(prefix_ids), prefix, suffix)
+        ids, healed = _healed(plain, prefix, prefix_ids)
+        return Prompt(tuple(ids if ids else prefix_ids), prefix, suffix, healed if ids else "")
+    typed_ids: list[int] = []
+    healed = ""
+    if typed_last:
+        above, typed = _typed(prefix)
+        prefix_ids = plain(above)
+        typed_ids, healed = _healed(plain, typed, plain(typed))
     start = [] if layout.start_id is None else [layout.start_id]
     middle = [] if layout.middle_id is None else [layout.middle_id]
     left, right = [layout.prefix_id, *prefix_ids], [layout.suffix_id, *suffix_ids]
     around = [*right, *left] if layout.marks.suffix_first else [*left, *right]
-    return Prompt((*start, *around, *middle), prefix, suffix)
+    return Prompt((*start, *around, *middle, *typed_ids), prefix, suffix, healed)
 
 
 def as_read(text: str) -> str:
@@ -212,6 +239,30 @@ def as_read(text: str) -> str:
     if _SURROGATE.search(text):
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _typed(prefix: str) -> tuple[str, str]:
+    """What stands above, and the cursor's line with one to four lines before it, where there are any.
+
+    It is cut at every fourth line only, so that a new line, too, mostly adds to the end of the prompt.
+    """
+    starts = [0, *(match.end() for match in re.finditer("\n", prefix))]
+    cut = starts[(len(starts) - 2) // _TYPED_LINES * _TYPED_LINES] if len(starts) > 1 else 0
+    return prefix[:cut], prefix[cut:]
+
+
+def _healed(encode: Callable[[str], list[int]], text: str, ids: list[int]) -> tuple[list[int], str]:
+    """All but the last of the ids of a text, and the text of that; as it was, where that has no text."""
+    for size in range(1, min(len(text), _HEALED_CHARACTERS) + 1):
+        if encode(text[:-size]) == ids[:-1]:
+            return ids[:-1], text[-size:]
+    return ids, ""
+
+
+def _rounded_up(number: int, limit: int) -> int:
+    """The next multiple of an eighth of a limit."""
+    step = max(1, limit // 8)
+    return -(-number // step) * step
 
 
 def _names(layout: Layout | None) -> tuple[str, ...]:
@@ -241,12 +292,17 @@ def _fit(
     if len(ids) <= tokens:
         return text, ids
     lines = re.findall(r"[^\n]*\n|[^\n]+", text)  # splitlines would also break at form feeds
+    counts = [len(encode(line)) for line in lines]
+    room = tokens
     if from_end:
+        # Counted from the start, which stays while the end grows: so the cut stays too.
+        room = sum(counts) - _rounded_up(sum(counts) - tokens, tokens)
         lines.reverse()
+        counts.reverse()
     kept, total = 0, 0
-    for line in lines:
-        total += len(encode(line))
-        if total > tokens:
+    for count in counts:
+        total += count
+        if total > room:
             break
         kept += 1
     # Tokens may reach over line ends, so that the sum is only nearly the length of the whole.

@@ -44,4 +44,4 @@ class Put:
                 f"The expected text has {tokens} tokens and a completion at most {self.max_tokens}; "
                 "shorten it, or raise completion.maxTokens."
             )
-        return Case(id_, built.ids, shown, stop)
+        return Case(id_, built.ids, shown, stop, built.healed)

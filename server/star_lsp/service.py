@@ -66,8 +66,8 @@ class Service:
         self.revision: str | None = None
         self._store: Store | None = None
         self._base = ""
-        #: The history that is swapped in.
-        self._served: list[Path] = []
+        #: The history with which whatever is asked of the engine from now on is answered.
+        self.history: tuple[Path, ...] = ()
         self._process: Process | None = None
         self._repairs: Repairs | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -224,8 +224,8 @@ class Service:
             self._set_state("loading")
             self._base = model.fingerprint
             self._clean()
-            self._served = self._history()
-            self.revision = await self.engine.load(model.folder, self._served)
+            self.history = self._active()
+            self.revision = await self.engine.load(model.folder, self.history)
         except asyncio.CancelledError:
             self._cancel_pull.set()
             raise
@@ -288,13 +288,13 @@ class Service:
 
     # -- the history -----------------------------------------------------------------------------------
 
-    def _history(self) -> list[Path]:
-        return [self.store.patch_path(patch.id) for patch in self.store.active(self._base)]
+    def _active(self) -> tuple[Path, ...]:
+        return tuple(self.store.patch_path(patch.id) for patch in self.store.active(self._base))
 
     def _install(self) -> Awaitable[None]:
         """Swap the history in: queued before this returns, so that nothing asked for later is without it."""
-        self._served = self._history()
-        return self._swapped(self.engine.install(self._served))
+        self.history = self._active()
+        return self._swapped(self.engine.install(self.history))
 
     async def _swapped(self, revision: Awaitable[str]) -> None:
         self.revision = await revision
@@ -310,7 +310,7 @@ class Service:
                 if seen >= 0:
                     self.tell(["cases", "patches"])
                 seen = version
-                if self._history() != self._served:
+                if self._active() != self.history:
                     await self._install()
                     self.tell(["revision"])
             except Exception as error:

@@ -83,6 +83,10 @@ class CompletionSettings:
     suffix_tokens: int = setting(
         256, "Most tokens of the text right of the cursor that the model reads.", minimum=0, maximum=8_192
     )
+    prefetch: bool = setting(
+        True,
+        "Whether what comes after a suggestion is written before it is taken, while nothing is repaired.",
+    )
     languages: dict[str, bool] = field(
         default_factory=lambda: {"*": True},
         metadata={

@@ -45,7 +45,7 @@ class Cost:
 
 def tokens_of(model: CodeModel, cases: Sequence[Case]) -> int:
     """Tokens of ``[prompt; expected]``, summed over cases."""
-    return sum(len(case.prompt) + len(model.encode_next(case.expected)) for case in cases)
+    return sum(len(case.prompt) + len(model.encode_next(case.written)) for case in cases)
 
 
 @contextlib.contextmanager

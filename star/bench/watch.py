@@ -97,19 +97,19 @@ def writes(model: CodeModel, target: Target, trunk: Trunk | None = None) -> bool
     goal = stop.trim(case.expected)
     right, other = target.ids[: failures[0].position], failures[0].predicted
     if other in model.stop_ids:
-        return stop.trim(model.decode_next(case.prompt, right).rstrip("�")) == goal
-    text = model.decode_next(case.prompt, (*right, other))
+        return stop.trim(model.decode_next(case.prompt, right, case.healed).rstrip("�")) == goal
+    text = model.decode_next(case.prompt, (*right, other), case.healed)
     if not text.endswith("�") and stop.end(text) is not None:
         return stop.trim(text) == goal
     text = text.rstrip("�")
     if not (text.startswith(goal) or goal.startswith(text)):
         return False  # what is yet to come cannot mend it, and trimming takes away from the end only
-    return decode(model, case.prompt, stop, target.limit, guess=target.ids).text == goal
+    return decode(model, case.prompt, stop, target.limit, guess=target.ids, healed=case.healed).text == goal
 
 
 def wanted(model: CodeModel, case: Case) -> Target:
     """What a case expects, as a target."""
-    ids = model.encode_next(case.expected)
+    ids = model.encode_next(case.written)
     return Target(case, ids, len(ids) + _SLACK_TOKENS)
 
 
@@ -121,7 +121,7 @@ def written(model: CodeModel, case: Case, known: Known | None = None) -> Target:
     guess = wanted(model, case)
 
     def find() -> list[Any]:
-        made = decode(model, case.prompt, case.stop, guess.limit, guess=guess.ids)
+        made = decode(model, case.prompt, case.stop, guess.limit, guess=guess.ids, healed=case.healed)
         return [made.text, list(made.ids), len(made.ids) if made.ended == "length" else guess.limit]
 
     text, ids, limit = remembered(known, "text", model, case, find)
@@ -131,7 +131,7 @@ def written(model: CodeModel, case: Case, known: Known | None = None) -> Target:
 def remembered(known: Known | None, what: str, model: CodeModel, case: Case, find: Callable[[], Any]) -> Any:
     """What was found before on the same weights at the same place, or is found and kept now; plain JSON."""
     name = revision(model.fingerprint, [patch.digest for patch in model.patches])
-    place = json.dumps([case.prompt, case.expected, astuple(case.stop)])
+    place = json.dumps([case.prompt, case.healed, case.expected, astuple(case.stop)])
     key = f"{what} {name} {hashlib.sha256(place.encode()).hexdigest()[:32]}"
     if known is None:
         return find()

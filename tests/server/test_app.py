@@ -75,7 +75,7 @@ def test_settings_may_change_later_and_nothing_does_not_reset_them(session: Sess
     for settings in ({}, None, {"star-lsp": {"completion": {"maxTokens": 9}}}):
         client.notify("workspace/didChangeConfiguration", {"settings": settings})
         client.inline(URI, *AT)
-    assert [request.max_tokens for request in session.engine.requests] == [7, 7, 9]
+    assert [request.max_tokens for request in session.engine.requests] == [7, 9]
 
 
 def test_another_model_is_said_to_need_a_restart(client: Client) -> None:

@@ -327,7 +327,7 @@ def test_a_crash_loses_no_case_leaves_no_half_of_a_patch_and_no_process(folder: 
         assert shown(client)["insertText"] == "y"
         # And once more, in the middle of a repair: to leave properly is no failure of the repair either.
         configure(client, **LONG)
-        last = flag(client, HARD, PLACES[2])
+        last = flag(client, HARD, PLACES[3])
         worker = psutil.Process(in_the_middle(client, last))
         began = time.monotonic()
         assert again.leave() == 0

@@ -192,8 +192,8 @@ def _infilling(asked: Asked, put: "Put") -> "Callable[[CodeModel], tuple[int, in
     def passed(model: "CodeModel") -> tuple[int, int]:
         def write(context: "Context") -> str:
             case = put(context)
-            guess = model.encode_next(case.expected)
-            return decode(model, case.prompt, case.stop, most, guess=guess).text
+            guess = model.encode_next(case.written)
+            return decode(model, case.prompt, case.stop, most, guess=guess, healed=case.healed).text
 
         return rate(rows, write, known)
 

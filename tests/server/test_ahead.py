@@ -1,0 +1,119 @@
+"""What was written ahead is given while it is typed, and never where it no longer holds."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from star_lsp.ahead import Ahead, Known
+from tests.server.fake_engine import Session
+
+URI, OTHER = "file:///work/a.py", "file:///work/b.py"
+TEXT = "def second(y):\n    total = \n    return total\n"
+BEFORE, AFTER = "x = ", "\nprint(x)\n"
+KEY = ("file:///a.py", "history")
+KNOWN = Known("sum(y, 1)", "…" + BEFORE, AFTER + "…", "revision")
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    with Session(tmp_path) as made:
+        yield made
+
+
+def kept() -> Ahead:
+    ahead = Ahead()
+    ahead.keep(KEY, BEFORE, AFTER, KNOWN)
+    return ahead
+
+
+@given(typed=st.integers(0, 8))
+def test_what_is_left_of_a_suggestion_is_given_while_it_is_typed(typed: int) -> None:
+    found = kept().rest(KEY, BEFORE + KNOWN.text[:typed], AFTER)
+    assert found == Known(KNOWN.text[typed:], KNOWN.prefix + KNOWN.text[:typed], KNOWN.suffix, "revision")
+
+
+@pytest.mark.parametrize(
+    ("key", "prefix", "suffix"),
+    [
+        (("file:///b.py", "history"), BEFORE, AFTER),
+        (("file:///a.py", "another history"), BEFORE, AFTER),
+        (KEY, "y = ", AFTER),
+        (KEY, BEFORE + "min", AFTER),
+        (KEY, BEFORE + KNOWN.text, AFTER),
+        (KEY, BEFORE + "sum(", "\nprint(y)\n"),
+        (KEY, BEFORE + "sum(", " + 1" + AFTER),
+        (KEY, BEFORE[:-1], AFTER),
+        (KEY, BEFORE + "sum(", "]]]]]]]]" + AFTER),
+    ],
+)
+def test_the_model_is_asked_where_anything_else_has_changed(
+    key: tuple[str, str], prefix: str, suffix: str
+) -> None:
+    assert kept().rest(key, prefix, suffix) is None
+
+
+def test_a_bracket_that_the_editor_closed_by_itself_is_not_written_again() -> None:
+    found = kept().rest(KEY, BEFORE + "sum(", ")" + AFTER)
+    assert found is not None
+    assert (found.text, found.suffix) == ("y, 1", ")" + KNOWN.suffix)
+
+
+def test_going_back_finds_what_was_given_there() -> None:
+    ahead = kept()
+    ahead.keep(KEY, BEFORE + "m", AFTER, Known("in(y)", "", "", "revision"))
+    assert ahead.rest(KEY, BEFORE, AFTER) == KNOWN
+    newest = ahead.rest(KEY, BEFORE + "mi", AFTER)
+    assert newest is not None
+    assert newest.text == "n(y)"
+
+
+def test_that_there_is_nothing_to_suggest_is_known_too() -> None:
+    ahead, nothing = Ahead(), Known("", BEFORE, AFTER, "revision")
+    ahead.keep(KEY, BEFORE, AFTER, nothing)
+    assert ahead.rest(KEY, BEFORE, AFTER) == nothing
+    assert ahead.rest(KEY, BEFORE + "s", AFTER) is None
+
+
+def test_only_the_last_ones_are_kept() -> None:
+    ahead = kept()
+    for number in range(64):
+        ahead.keep(KEY, f"{number} = ", AFTER, KNOWN)
+    assert ahead.rest(KEY, BEFORE, AFTER) is None
+
+
+# -- in the server
+
+
+def test_typing_what_is_suggested_asks_the_model_once(session: Session) -> None:
+    client = session.ready()
+    client.open(URI, TEXT)
+    assert client.inline(URI, 1, 12)["insertText"] == "sum(y)"
+    client.open(URI, TEXT.replace("total = ", "total = su"))
+    item = client.inline(URI, 1, 14)
+    assert item["insertText"] == "m(y)"
+    assert len(session.engine.requests) == 1
+    (argument,) = item["command"]["arguments"]
+    case = client.command("flag", completionId=argument["completionId"], expected="max(y)")
+    (found,) = session.service.store.cases()
+    assert (found.id, found.rejected) == (case["caseId"], "m(y)")
+    assert found.prefix.endswith("total = su")
+
+
+def test_after_a_swap_the_model_is_asked_anew(session: Session) -> None:
+    client = session.ready()
+    client.open(URI, TEXT)
+    client.inline(URI, 1, 12)
+    session.service.history = (*session.service.history, session.model)
+    client.inline(URI, 1, 12)
+    assert len(session.engine.requests) == 2
+
+
+def test_another_document_with_the_same_text_asks_the_model(session: Session) -> None:
+    client = session.ready()
+    for uri in (URI, OTHER):
+        client.open(uri, TEXT)
+        client.inline(uri, 1, 12)
+    assert [request.document for request in session.engine.requests] == [URI, OTHER]

@@ -1,0 +1,99 @@
+"""The engine on a real, tiny model: what it has read serves the next request, and never another history."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from star.patch import Patch, Rows
+from star_lsp.engine import Engine, Request
+from star_lsp.prompt import Limits
+from tests import tiny
+
+PREFIX, SUFFIX = "def first(x):\n    return x\n\n\ndef second(y):\n    ", "\n\n\nprint(second(1))\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tiny.folder(tmp_path / "model")
+
+
+@pytest.fixture
+def patch(tmp_path: Path) -> Path:
+    """One that changes every neuron of the lowest layer."""
+    torch.manual_seed(1)
+    model = tiny.model()
+    rows = Rows(0, torch.arange(model.neurons), torch.randn(model.neurons, model.width))
+    Patch("tiny-qwen2-0", (rows,)).save(tmp_path / "all.safetensors")
+    return tmp_path / "all.safetensors"
+
+
+async def _written(engine: Engine, typed: str, document: str = "a") -> str:
+    request = Request(PREFIX + typed, SUFFIX, Limits(), 12, 60_000, document)
+    return (await engine.complete(request, threading.Event())).text
+
+
+def _alone(folder: Path, patches: Sequence[Path], typed: str) -> str:
+    """What is written by an engine that has read nothing before."""
+
+    async def run() -> str:
+        engine = Engine()
+        try:
+            await engine.load(folder, patches)
+            return await _written(engine, typed)
+        finally:
+            engine.close()
+            engine.join()
+
+    return asyncio.run(run())
+
+
+def test_the_same_is_written_whatever_was_typed_and_asked_before(folder: Path) -> None:
+    texts = ("", "r", "re", "return ", "x = y", "return y", "")
+
+    async def run() -> list[str]:
+        engine = Engine()
+        try:
+            await engine.load(folder, [])
+            return [await _written(engine, typed) for typed in texts]
+        finally:
+            engine.close()
+            engine.join()
+
+    assert asyncio.run(run()) == [_alone(folder, [], typed) for typed in texts]
+
+
+def test_what_was_read_before_a_swap_is_not_served_after_it(folder: Path, patch: Path) -> None:
+    async def run() -> list[str]:
+        engine = Engine()
+        try:
+            await engine.load(folder, [])
+            written = []
+            for patches in ([], [patch], []):
+                await engine.install(patches)
+                await asyncio.sleep(0.05)  # time to read again what was read last
+                written += [await _written(engine, "return "), await _written(engine, "return ", "b")]
+            return written
+        finally:
+            engine.close()
+            engine.join()
+
+    base, patched = (_alone(folder, patches, "return ") for patches in ([], [patch]))
+    assert base != patched
+    assert asyncio.run(run()) == [base, base, patched, patched, base, base]
+
+
+def test_more_documents_than_are_kept_are_served_all_the_same(folder: Path) -> None:
+    async def run() -> set[str]:
+        engine = Engine()
+        try:
+            await engine.load(folder, [])
+            return {await _written(engine, "return ", str(number % 5)) for number in range(10)}
+        finally:
+            engine.close()
+            engine.join()
+
+    assert asyncio.run(run()) == {_alone(folder, [], "return ")}
