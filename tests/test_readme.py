@@ -20,10 +20,17 @@ README = ROOT / "README.md"
 def the_map() -> str:
     """Every module with the first line of its docstring."""
     rows = []
-    for folder in ("star", "star/peers", "star/bench", "server/star_lsp", "server/star_lsp/cli"):
+    for folder in (
+        "star",
+        "star/peers",
+        "star/bench",
+        "server/star_lsp",
+        "server/star_lsp/cli",
+        "server/star_lsp/cli/latency",
+    ):
         paths = sorted((ROOT / folder).glob("*.py"), key=lambda path: (path.stem != "__init__", path.stem))
         named = {path.name: _first_line(path) for path in paths}
-        rows.append(f"{folder}/".ljust(22) + named.pop("__init__.py"))
+        rows.append(f"{folder}/".ljust(21) + " " + named.pop("__init__.py"))
         rows += [f"  {name}".ljust(22) + line for name, line in named.items()]
     rows += [
         "vscode-client/".ljust(22) + "the messages in TypeScript; the extension is to come",

@@ -1,17 +1,15 @@
-"""``star-lsp bench``: repair methods measured against one another, on data of yours."""
+"""``star-lsp bench``: repair methods measured against one another, completions timed, on data of yours."""
 
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from filelock import FileLock, Timeout
 
-from star.errors import BenchError
-from star_lsp.cli.benching import Asked, measure
+from star_lsp.cli.benching import Asked, alone, measure
+from star_lsp.cli.latency.command import latency
 from star_lsp.cli.state import as_json, err, out
 from star_lsp.settings import Settings
 
@@ -41,7 +39,10 @@ _SHORT = (
 
 @click.group()
 def bench() -> None:
-    """Measure repair methods against one another."""
+    """Measure repair methods against one another, and how long completions take."""
+
+
+bench.add_command(latency)
 
 
 @bench.command("repair")
@@ -177,7 +178,7 @@ def repair_(folder: Path, resume: bool, as_json: bool, **asked: object) -> None:
     to DIR/report.md and a page with plots to DIR/report.html. Stopped by Ctrl-C or by anything else, the same
     command goes on.
     """
-    with _alone(folder):
+    with alone(folder):
         try:
             measure(Asked(**asked), folder, err(), fresh=not resume)  # type: ignore[arg-type]
         except KeyboardInterrupt:
@@ -195,27 +196,6 @@ def repair_(folder: Path, resume: bool, as_json: bool, **asked: object) -> None:
 def report_(folder: Path, as_json: bool) -> None:
     """Make the tables and the page anew from DIR/results.jsonl, of a run that is over or not."""
     _told(folder, as_json)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder of results: lines of two runs must not mix.
-
-    Raises:
-        BenchError: another process holds it, or it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BenchError(f"Another run writes to {folder}; wait for it, or give --out another one.") from None
-    except OSError as error:
-        raise BenchError(f"{folder} cannot be written ({error.strerror}); give --out another one.") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _told(folder: Path, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from star.bench.run import Bench
     from star.model import CodeModel
 
-__all__ = ["Asked", "measure", "put_as_served"]
+__all__ = ["Asked", "alone", "measure", "model_folder", "progress", "put_as_served"]
 
 #: Where no terminal listens, progress is told so often and no more.
 _LINE_SECONDS = 10.0
@@ -70,7 +71,7 @@ def measure(asked: Asked, folder: Path, console: Console, *, fresh: bool) -> Non
     """
     plan = _plan(asked)  # before anything that takes seconds
     _check_libraries(plan.methods)
-    where = _folder(asked.model)
+    where = model_folder(asked.model)
     console.print(f"Loading {asked.model} …", markup=False)
     import torch
 
@@ -92,7 +93,7 @@ def measure(asked: Asked, folder: Path, console: Console, *, fresh: bool) -> Non
     results = Results(folder, head, fresh=fresh)
     if not any(data.tuning for data in plan.data) and len(plan.methods) > 1:
         console.print("No tuning rows: every method has its published settings.", markup=False)
-    with _progress(console) as on_progress:
+    with progress(console) as on_progress:
         run(_bench(asked, plan, model), plan, results, on_progress)
 
 
@@ -112,6 +113,27 @@ def put_as_served(model: "CodeModel") -> "Put":
         settings.max_tokens,
     )
     return lambda context: put(context.id, context.prefix, context.suffix, context.expected)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder of results: lines of two runs must not mix.
+
+    Raises:
+        BenchError: another process holds it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BenchError(f"Another run writes to {folder}; wait for it, or give --out another one.") from None
+    except OSError as error:
+        raise BenchError(f"{folder} cannot be written ({error.strerror}); give --out another one.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 # -- what is asked for -------------------------------------------------------------------------------------
@@ -227,7 +249,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _folder(model: str) -> Path:
+def model_folder(model: str) -> Path:
     """Where a model is: the folder that is named, or an installed model's."""
     given = Path(model)
     return given if os.sep in model and given.is_dir() else the_model(model).folder
@@ -247,7 +269,7 @@ def _check_libraries(methods: Sequence[str]) -> None:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator["OnProgress"]:
+def progress(console: Console) -> Iterator["OnProgress"]:
     """Where a run can tell how far it is: a bar, or now and then a line where no terminal listens."""
     if not console.is_terminal:
         last = -_LINE_SECONDS

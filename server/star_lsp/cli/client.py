@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
@@ -35,8 +36,16 @@ class ServerDied(ServerError):
 class Client:
     """One connection to a server of its own, which is gone when ``stop`` returns."""
 
-    def __init__(self, environment: Mapping[str, str], log_file: Path) -> None:
-        """Nothing is started before ``start``; what the server logs goes to ``log_file``."""
+    def __init__(
+        self, environment: Mapping[str, str], log_file: Path, settings: Mapping[str, object] | None = None
+    ) -> None:
+        """Nothing is started before ``start``; what the server logs goes to ``log_file``.
+
+        Without ``settings`` they are the default ones with a long time budget: on a cold or busy machine a
+        completion shall be late rather than cut short.
+        """
+        patient = {"completion": {"timeBudgetMilliseconds": 120_000}}
+        self._settings = patient if settings is None else settings
         self._environment = environment
         self._log_file = log_file
         self._client = LanguageClient("star-lsp", version("star-lsp"))
@@ -48,6 +57,12 @@ class Client:
         #: Told the message and the percentage of work-done progress.
         self.on_progress: Callable[[str, int], None] = lambda message, percent: None
         self._listen()
+
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        assert self._server is not None
+        return self._server.pid
 
     async def start(self) -> None:
         """Start the server, and introduce ourselves as an editor with ghost text.
@@ -75,9 +90,7 @@ class Client:
                 inline_completion=types.InlineCompletionClientCapabilities()
             ),
         )
-        # On a cold or busy machine a completion shall be late rather than cut short.
-        settings = {"completion": {"timeBudgetMilliseconds": 120_000}}
-        params = types.InitializeParams(capabilities, initialization_options=settings)
+        params = types.InitializeParams(capabilities, initialization_options=self._settings)
         await self._answer(self._client.initialize_async(params))
         self._client.initialized(types.InitializedParams())
 
@@ -115,17 +128,42 @@ class Client:
 
     def open(self, uri: str, text: str) -> None:
         """Show the server a Python file."""
+        self._versions[uri] = 1
         item = types.TextDocumentItem(uri, "python", 1, text)
         self._client.text_document_did_open(types.DidOpenTextDocumentParams(item))
 
+    def insert(self, uri: str, line: int, character: int, text: str) -> None:
+        """Tell the server what was typed at a place of an open file, and nothing else of the file."""
+        self._versions[uri] += 1
+        at = types.Position(line, character)
+        change = types.TextDocumentContentChangePartial(types.Range(at, at), text)
+        document = types.VersionedTextDocumentIdentifier(self._versions[uri], uri)
+        self._client.text_document_did_change(types.DidChangeTextDocumentParams(document, [change]))
+
     async def complete(self, uri: str, line: int, character: int) -> tuple[str, str]:
-        """The ghost text at a place, and its id for a flag; both empty when there is none."""
+        """The ghost text at a place, and its id for a flag; both empty when there is none.
+
+        Whoever cancels this takes the request back from the server, and waits for no answer.
+
+        Raises:
+            ServerDied: the server refused, or is gone.
+        """
         params = types.InlineCompletionParams(
             types.InlineCompletionContext(types.InlineCompletionTriggerKind.Automatic),
             types.TextDocumentIdentifier(uri),
             types.Position(line, character),
         )
-        found = await self._answer(self._client.text_document_inline_completion_async(params))
+        number = str(uuid4())
+        asked = self._client.protocol.send_request_async(
+            types.TEXT_DOCUMENT_INLINE_COMPLETION, params, number
+        )
+        try:
+            found = await self._answer(asyncio.shield(asked))
+        except asyncio.CancelledError:
+            # The answer, which will say that it was cancelled, still comes and must find its place.
+            asked.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
+            self._client.cancel_request(types.CancelParams(number))
+            raise
         items = found.items if isinstance(found, types.InlineCompletionList) else found or []
         for item in items:
             assert item.command is not None
