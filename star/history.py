@@ -2,8 +2,22 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import Literal
 
-__all__ = ["revision"]
+__all__ = ["Weights", "base_of", "revision"]
+
+#: What the layers compute with: the weights as they are stored, or these in int8 where that is safe.
+Weights = Literal["stored", "int8"]
+
+
+def base_of(fingerprint: str, weights: Weights) -> str:
+    """The name of the base that a model is when it computes with ``weights``: its own for the stored ones.
+
+    A repair is judged on the very numbers that serve, so what was judged on others is for another base.
+    """
+    if weights == "stored":
+        return fingerprint
+    return hashlib.sha256(f"star weights 1\n{fingerprint} {weights}\n".encode()).hexdigest()
 
 
 def revision(base: str, digests: Sequence[str]) -> str:

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from star.errors import CaseError, ModelError
 from star.family import Family, family_of, tensor_at
 from star.fingerprint import read_config
+from star.history import Weights, base_of
+from star.quantize import kept, map_anew, quantize
 from star.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -49,8 +51,23 @@ class Tap:
 class CodeModel:
     """A network, its tokenizer, and the way round in it."""
 
-    def __init__(self, network: Any, tokenizer: Tokenizer, fingerprint: str) -> None:
+    def __init__(
+        self,
+        network: Any,
+        tokenizer: Tokenizer,
+        fingerprint: str,
+        *,
+        weights: Weights = "stored",
+        folder: Path | None = None,
+    ) -> None:
         """Take over a network, whose weights are from here on the base.
+
+        Args:
+            network: as it was loaded; is changed.
+            tokenizer: belongs to it.
+            fingerprint: of the stored weights; the model's own is another where it computes with others.
+            weights: what all linear layers but the output projections compute with.
+            folder: where int8 weights are kept from one start to the next, if anywhere.
 
         Raises:
             UnsupportedFamily: no family for ``network.config.model_type``.
@@ -58,12 +75,14 @@ class CodeModel:
         """
         self.family: Family = family_of(network.config.model_type)
         self.network = network.eval().requires_grad_(False)
-        self.fingerprint = fingerprint
+        self.fingerprint = base_of(fingerprint, weights)
         #: The active patches in order; set by ``patch.install`` only.
         self.patches: tuple[Patch, ...] = ()
         self._tokenizer = tokenizer
         self.vocabulary = Vocabulary(tokenizer)
         self._layers: list[Any] = list(tensor_at(self.network, self.family.layers))
+        #: The stored one, which need not be what the head computes with.
+        self._head: Tensor = self.network.get_output_embeddings().weight.data
         self._base: list[Tensor] = [self.projection(i).weight.data for i in range(self.depth)]
         self.stop_ids: frozenset[int] = _stop_ids(self.network.config, tokenizer)
         if not self.stop_ids:
@@ -75,10 +94,23 @@ class CodeModel:
                 f"The head of this model has {self.head.shape[0]} rows and its tokenizer "
                 f"{tokenizer.get_vocab_size()} tokens; use the tokenizer that belongs to it."
             )
+        if weights == "int8":
+            projections = [self.projection(layer) for layer in range(self.depth)]
+            known: dict[str, Tensor] = (
+                {} if folder is None else kept(folder, self.network, projections, fingerprint)
+            )
+            quantize(self.network, projections, known)
+            if folder is not None:
+                known.clear()
+                map_anew(self.network, folder)
 
     @classmethod
-    def load(cls, folder: Path) -> "CodeModel":
+    def load(cls, folder: Path, weights: Weights | None = None) -> "CodeModel":
         """The model in a folder made by the catalogue, its weights memory-mapped.
+
+        Args:
+            folder: tells in ``star-model.json`` what the model is to compute with.
+            weights: something else to compute with.
 
         Raises:
             ModelError: the folder cannot be read as a model.
@@ -91,6 +123,7 @@ class CodeModel:
         try:
             about = json.loads((folder / "star-model.json").read_text("utf-8"))
             fingerprint = str(about["fingerprint"])
+            weights = weights or ("int8" if about.get("weights") == "int8" else "stored")
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             network, found = AutoModelForCausalLM.from_pretrained(
                 folder, dtype="auto", local_files_only=True, use_safetensors=True, output_loading_info=True
@@ -100,7 +133,7 @@ class CodeModel:
         # Left alone, a weight that is not there would be made up at random.
         if absent := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
             raise _unreadable(folder, f"it lacks the weight {absent[0]}")
-        return cls(network, tokenizer, fingerprint)
+        return cls(network, tokenizer, fingerprint, weights=weights, folder=folder)
 
     # -- shape -----------------------------------------------------------------------------------
 
@@ -121,9 +154,8 @@ class CodeModel:
 
     @property
     def head(self) -> Float[Tensor, "v d"]:
-        """The unembedding."""
-        weight: Tensor = self.network.get_output_embeddings().weight
-        return weight.data
+        """The unembedding, as it is stored."""
+        return self._head
 
     @property
     def final_gain(self) -> Float[Tensor, " d"]:

@@ -280,7 +280,7 @@ def _make(kind: str, source: Path, work: Work, origin: str, licence: str, sha256
         cancelled=work.cancelled,
     )
     fingerprint, model_type = str(result["fingerprint"]), str(result["modelType"])
-    model = Installed(work.name, made, fingerprint, model_type, origin, licence, sha256, 0)
+    model = Installed(work.name, made, fingerprint, model_type, origin, licence, sha256, 0, "int8")
     write(model)
     made.chmod(0o700)
     made.replace(work.folder)

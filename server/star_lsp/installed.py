@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from star.history import Weights, base_of
 from star_lsp.disk import held
 from star_lsp.errors import CatalogueError
 
@@ -20,12 +21,20 @@ class Installed:
 
     name: str
     folder: Path
+    #: Of the weights as they are stored.
     fingerprint: str
     model_type: str
     source: str
     licence: str
     sha256: str
     size: int
+    #: What it computes with; one that was installed before there was a choice computes with what is stored.
+    weights: Weights = "stored"
+
+    @property
+    def base(self) -> str:
+        """What patches are for."""
+        return base_of(self.fingerprint, self.weights)
 
 
 def installed(models: Path) -> tuple[Installed, ...]:
@@ -76,6 +85,7 @@ def read(folder: Path) -> Installed | None:
             licence=str(told.get("licence", "")),
             sha256=str(told.get("sha256", "")),
             size=held(folder),
+            weights="int8" if told.get("weights") == "int8" else "stored",
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -91,5 +101,8 @@ def write(model: Installed) -> None:
         "source": model.source,
         "licence": model.licence,
         "sha256": model.sha256,
+        "weights": model.weights,
     }
-    (model.folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    part = model.folder / f".{ABOUT}.part"
+    part.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    part.replace(model.folder / ABOUT)

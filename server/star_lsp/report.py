@@ -63,7 +63,7 @@ def _file(patch: Patch, path: Path, models: Path) -> tuple[list[MovedLayer], int
 def _shape(base: str, models: Path) -> tuple[int, int]:
     """How many layers the model has that is a base, and how many neurons each; 0 when it is not here."""
     for model in installed(models) if models.is_dir() else ():
-        if model.fingerprint == base:
+        if model.base == base:
             try:
                 config = json.loads((model.folder / "config.json").read_bytes())
                 depth = config.get("num_hidden_layers") or config.get("n_layer") or 0

@@ -222,7 +222,7 @@ class Service:
         try:
             model = await self._model()
             self._set_state("loading")
-            self._base = model.fingerprint
+            self._base = model.base
             self._clean()
             self.history = self._active()
             self.revision = await self.engine.load(model.folder, self.history)

@@ -39,7 +39,7 @@ def complete(place: str, model: str, as_json: bool) -> None:
     where = _place(place)
     found = the_model(model)
     with opened() as store:
-        history = [store.patch_path(patch.id) for patch in store.active(found.fingerprint)]
+        history = [store.patch_path(patch.id) for patch in store.active(found.base)]
     console = err()
     with console.status("Loading the model") if console.is_terminal else nullcontext():
         text, revision, milliseconds, reason = asyncio.run(_complete(where, found.folder, history, model))

@@ -225,7 +225,7 @@ def _rest(
 ) -> tuple[Checked | jobs.Failed | None, list[Done]]:
     """What is no longer solved after a revert, and what became of the cases that are pending by it."""
     for model in installed(places(os.environ).models):
-        if model.fingerprint == reverted.base:
+        if model.base == reverted.base:
             settings = replace(Settings(), model=model.name)
             return asyncio.run(
                 solve_rest(

@@ -76,7 +76,7 @@ async def solve_rest(
         if and_check and reverted.leaned_on:
             with step_bar(console, "Checking") as on_step:
                 found = await check(
-                    store, model.fingerprint, process, checking(reverted.patches), settings,
+                    store, model.base, process, checking(reverted.patches), settings,
                     lambda progress: on_step(progress.phase, progress.percent),
                 )  # fmt: skip
         if isinstance(found, Checked):
@@ -154,7 +154,7 @@ async def _one(
     def on_progress(progress: jobs.Progress) -> None:
         on_step(progress.phase, progress.percent)
 
-    answer = await perform(store, model.fingerprint, process, repair, settings, on_progress, ask_before=True)
+    answer = await perform(store, model.base, process, repair, settings, on_progress, ask_before=True)
     if isinstance(answer, jobs.Failed):
         seconds = time.monotonic() - started
         return [Done(id_, False, None, None, 0, seconds, None, answer.reason) for id_ in repair.cases]

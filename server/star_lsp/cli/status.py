@@ -65,20 +65,20 @@ def _status(name: str) -> dict[str, Any]:
     model = models.get(folder_name(name))
     with opened() as store:
         cases, patches = store.cases(), store.patches()
-        active = store.active(model.fingerprint) if model else []
+        active = store.active(model.base) if model else []
     digests = [patch.digest for patch in active]
     return {
         "versions": {"python": platform.python_version(), **{part: version(part) for part in _PARTS}},
         "model": {
             "name": name,
             "installed": model is not None,
-            "base": model.fingerprint if model else None,
+            "base": model.base if model else None,
             "folder": str(model.folder) if model else None,
         },
         "models": list(models),
         "cases": {each: sum(case.status == each for case in cases) for each in _STATUSES},
         "patches": {"all": len(patches), "active": sum(patch.active for patch in patches)},
-        "revision": revision(model.fingerprint, digests) if model else None,
+        "revision": revision(model.base, digests) if model else None,
         "folders": {"data": str(here.data), "models": str(here.models)},
         "disk": {
             "dataBytes": held(here.data),

@@ -1,0 +1,251 @@
+"""Int8 layers compute what their weights say, whatever stands beside a row, and a repair works on them."""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from star import quantize
+from star.cache import KVCache
+from star.decode import decode
+from star.errors import PatchError
+from star.history import base_of
+from star.locate import layers_by_loss
+from star.model import CodeModel
+from star.patch import Patch, Rows, install, installed
+from star.quantize import Int8Linear, round_rows
+from star.repair import repair
+from star.stop import StopRule
+from star.trace import prepare, trace
+from tests import tiny
+
+SIZES = st.integers(1, 70)
+INPUTS = st.integers(2, 70)
+SEEDS = st.integers(0, 999)
+
+
+@cache
+def _int8(model_type: str, dtype: torch.dtype = torch.float32) -> CodeModel:
+    network = tiny.network(model_type, dtype=dtype)
+    return CodeModel(network, tiny.tokenizer(), f"tiny-{model_type}", weights="int8")
+
+
+@pytest.fixture(params=tiny.SHAPES)
+def model(request: pytest.FixtureRequest) -> Iterator[CodeModel]:
+    """A tiny int8 model of every architecture."""
+    yield _int8(request.param)
+    install(_int8(request.param), [])
+
+
+@pytest.fixture
+def one() -> Iterator[CodeModel]:
+    """A tiny int8 model, for what no architecture makes different."""
+    yield _int8("qwen2")
+    install(_int8("qwen2"), [])
+
+
+def _made(seed: int, rows: int, outputs: int, inputs: int) -> tuple[Int8Linear, Tensor]:
+    torch.manual_seed(seed)
+    bias = torch.randn(outputs) if seed % 2 else None
+    x = torch.randn(rows, inputs) * 10.0 ** torch.randint(-3, 3, (rows, 1))
+    x[:, 0] *= 100  # every model has coordinates that dwarf all others
+    return Int8Linear(*round_rows(torch.randn(outputs, inputs)), bias), x
+
+
+@given(SEEDS, SIZES, SIZES)
+def test_rounding_moves_no_weight_by_more_than_half_a_step(seed: int, outputs: int, inputs: int) -> None:
+    torch.manual_seed(seed)
+    weight = torch.randn(outputs, inputs)
+    weight[0] = 0
+    numbers, scale = round_rows(weight)
+    assert ((numbers * scale[:, None] - weight).abs() <= scale[:, None] * 0.501).all()
+    assert int(numbers.min()) >= -127
+
+
+@settings(deadline=None)
+@given(SEEDS, SIZES, SIZES, INPUTS)
+def test_the_product_is_that_of_the_dequantized_weight_to_sixteen_bits(
+    seed: int, rows: int, outputs: int, inputs: int
+) -> None:
+    linear, x = _made(seed, rows, outputs, inputs)
+    wide = linear.dequantized().double()
+    wanted = x.double() @ wide.T + (0 if linear.bias is None else linear.bias)
+    # Each activation is off by at most half a fine digit of its row.
+    error = x.double().abs().amax(1, keepdim=True) / 127 / 254 * 0.51 * wide.abs().sum(1)
+    assert ((linear(x) - wanted).abs() <= error + 1e-5 * wanted.abs() + 1e-6).all()
+
+
+@settings(deadline=None)
+@given(SEEDS, SIZES, SIZES, INPUTS)
+def test_a_row_gives_bit_for_bit_the_same_alone_and_among_others(
+    seed: int, rows: int, outputs: int, inputs: int
+) -> None:
+    linear, x = _made(seed, rows, outputs, inputs)
+    assert torch.equal(torch.cat([linear(row[None]) for row in x]), linear(x))
+
+
+@settings(deadline=None)
+@given(SEEDS, SIZES, SIZES, INPUTS)
+def test_gradients_are_those_of_the_dequantized_weight(
+    seed: int, rows: int, outputs: int, inputs: int
+) -> None:
+    linear, x = _made(seed, rows, outputs, inputs)
+    pull = torch.randn(rows, outputs)
+    mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    linear(mine).backward(pull)
+    nn.functional.linear(theirs, linear.dequantized()).backward(pull)
+    torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("way", ["plain", "parts"])
+def test_another_way_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    for inputs in (2, 33, 300, 3000):
+        linear, x = _made(3, 9, 40, inputs)
+        first = linear(x)
+        with monkeypatch.context() as patched:
+            patched.setattr(quantize, "_way", lambda: way)
+            assert torch.equal(_made(3, 9, 40, inputs)[0](x), first)
+
+
+def test_zeros_stay_zeros_and_what_is_no_number_stays_none() -> None:
+    linear = Int8Linear(*round_rows(torch.randn(5, 8)))
+    assert not linear(torch.zeros(3, 8)).any()
+    bad = torch.ones(3, 8)
+    bad[0, 0], bad[1, 0] = torch.nan, torch.inf
+    assert linear(bad).isnan().all(1).tolist() == [True, True, False]
+
+
+def test_a_layer_of_one_input_is_left_alone() -> None:
+    network = nn.Sequential(nn.Linear(1, 4), nn.Linear(4, 1))
+    quantize.quantize(network, (), {})
+    assert [type(module) for module in network] == [nn.Linear, Int8Linear]
+
+
+# -- models ----------------------------------------------------------------------------------------
+
+
+def test_every_linear_layer_is_int8_but_the_output_projections(model: CodeModel) -> None:
+    stored = tiny.model(model.network.config.model_type)
+    for name, module in stored.network.named_modules():
+        there = model.network.get_submodule(name)
+        spared = any(module is stored.projection(layer) for layer in range(stored.depth))
+        assert type(there) is (Int8Linear if type(module) is nn.Linear and not spared else type(module))
+    for layer in range(model.depth):
+        assert torch.equal(model.base_rows(layer), stored.base_rows(layer))
+    assert torch.equal(model.head, stored.head)
+
+
+def test_every_architecture_says_nearly_the_same(model: CodeModel) -> None:
+    stored = tiny.model(model.network.config.model_type)
+    ids = stored.encode("def f(x):\n    return x + 1\n")
+    wanted, got = stored.logits(ids).log_softmax(-1), model.logits(ids).log_softmax(-1)
+    kl = (wanted.exp() * (wanted - got)).sum(-1).mean()
+    assert float(kl) < 1e-3
+
+
+def test_every_architecture_writes_the_same_with_a_cache(model: CodeModel) -> None:
+    cache, block = KVCache(model), StopRule.at("", "")
+    for text in ("def f(x):\n    return ", "def f(x):\n    ret", "def g(", "def f(x):\n    return x"):
+        prompt = model.encode(text * 3)
+        assert decode(model, prompt, block, 6, cache=cache) == decode(model, prompt, block, 6)
+
+
+def test_gradients_at_the_projections_are_those_of_the_dequantized_model(model: CodeModel) -> None:
+    twin = CodeModel(tiny.network(model.network.config.model_type), tiny.tokenizer(), "twin")
+    for name, module in model.network.named_modules():
+        if isinstance(module, Int8Linear):
+            twin.network.get_submodule(name).weight = nn.Parameter(module.dequantized(), requires_grad=False)
+    traces = []
+    for each in (model, twin):
+        every = {layer: torch.arange(each.neurons) for layer in range(each.depth)}
+        case = tiny.case(each)
+        traces.append(trace(each, prepare(each, [case]), every, system="targets"))
+    mine, theirs = traces
+    assert mine.loss == pytest.approx(theirs.loss, rel=1e-2)
+    for layer in range(model.depth):
+        a, b = mine.gradients[layer].flatten(), theirs.gradients[layer].flatten()
+        assert float(nn.functional.cosine_similarity(a, b, dim=0)) > 0.999
+        assert float(a.norm()) == pytest.approx(float(b.norm()), rel=2e-2)
+
+
+def test_patched_weights_are_base_plus_delta_and_go_back(model: CodeModel) -> None:
+    ids = model.encode("def f(x):\n    return x")
+    before, base = model.logits(ids), model.base_rows(1).clone()
+    rows = Rows(1, torch.tensor([2, 5]), torch.randn(2, model.width))
+    with installed(model, [Patch(model.fingerprint, (rows,))]):
+        wanted = base.clone()
+        wanted[rows.neurons] += rows.delta
+        assert torch.equal(model.by_neuron(model.projection(1).weight.data), wanted)
+        assert not torch.equal(model.logits(ids), before)
+    assert torch.equal(model.logits(ids), before)
+
+
+def test_a_case_is_repaired(one: CodeModel) -> None:
+    case = tiny.case(one)
+    result = repair(one, [case])
+    assert result.outcomes[0].solved
+    assert result.patch.base == one.fingerprint
+    assert len(layers_by_loss(one, prepare(one, [case]), "all")) == one.depth
+
+
+def test_half_precision_goes_in_and_out() -> None:
+    half = _int8("qwen2", torch.bfloat16)
+    ids = half.encode("def f(x):\n    return x")
+    wanted = tiny.model("qwen2", dtype=torch.bfloat16).logits(ids)
+    torch.testing.assert_close(half.logits(ids), wanted, rtol=0.1, atol=0.1)
+
+
+def test_a_patch_for_the_stored_weights_is_for_another_base(one: CodeModel) -> None:
+    stored = tiny.model("qwen2")
+    assert one.fingerprint == base_of("tiny-qwen2", "int8") != base_of("tiny-qwen2", "stored")
+    with pytest.raises(PatchError, match="cannot be used"):
+        install(one, [Patch(stored.fingerprint, ())])
+
+
+# -- folders ---------------------------------------------------------------------------------------
+
+
+def test_what_was_rounded_once_is_mapped_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny.folder(tmp_path / "m")
+    first = CodeModel.load(folder, "int8")
+    assert [path.name for path in folder.glob("*int8*")] == ["int8.safetensors"]
+    written = (folder / "int8.safetensors").stat().st_mtime_ns
+    again = CodeModel.load(folder, "int8")
+    assert (folder / "int8.safetensors").stat().st_mtime_ns == written
+    ids = first.encode("def f(x):")
+    assert torch.equal(first.logits(ids), again.logits(ids))
+
+
+@pytest.mark.parametrize("how", ["cut", "other weights", "other base", "empty"])
+def test_a_file_that_is_not_this_models_is_made_anew(tmp_path: Path, how: str) -> None:
+    folder, other = tiny.folder(tmp_path / "m"), tiny.folder(tmp_path / "o", seed=1)
+    ids = CodeModel.load(folder).encode("def f(x):")
+    wanted = CodeModel.load(folder, "int8").logits(ids)
+    CodeModel.load(other, "int8")
+    path = folder / "int8.safetensors"
+    match how:
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-9])
+        case "other weights":
+            tensors = (other / "int8.safetensors").read_bytes()
+            path.write_bytes(tensors.replace(b"tiny-qwen2-1", b"tiny-qwen2-0"))
+        case "other base":
+            path.write_bytes((other / "int8.safetensors").read_bytes())
+        case _:
+            path.write_bytes(b"")
+    assert torch.equal(CodeModel.load(folder, "int8").logits(ids), wanted)
+
+
+def test_a_folder_that_cannot_be_written_to_still_serves(tmp_path: Path) -> None:
+    folder = tiny.folder(tmp_path / "m")
+    (folder / "int8.safetensors").mkdir()
+    model = CodeModel.load(folder, "int8")
+    assert model.logits(model.encode("def f(x):")).isfinite().all()
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
