@@ -16,6 +16,8 @@ Ending = Literal["stop", "token", "length", "cancelled"]
 
 #: Prompt tokens run at once; a newer request waits no longer than one such chunk.
 _CHUNK_TOKENS = 128
+#: So many tokens have to stand alike for those after them to be tried, and so many of these.
+_LOOKED_UP, _AHEAD = 3, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,9 @@ def decode(
     if max_tokens < 1:
         return Decoded("", (), ended)
     cache = KVCache(model) if cache is None else cache
-    for token in _greedy(model, prompt, guess[: max(0, max_tokens - 1)], cancelled, cache, healed):
+    for token in _greedy(
+        model, prompt, guess[: max(0, max_tokens - 1)], cancelled, cache, healed, max_tokens
+    ):
         if token is None:
             ended = "cancelled"
             break
@@ -89,6 +93,7 @@ def _greedy(
     cancelled: Callable[[], bool],
     cache: KVCache,
     healed: str,
+    most: int,
 ) -> Iterator[int | None]:
     """The tokens that a model writes, one after another; None, and the end, once cancelled.
 
@@ -117,6 +122,20 @@ def _greedy(
             written.append(token)
             if row < len(tried) and token != tried[row]:
                 break
-        text, tried = text + written, []
+        text += written
         yield from written
+        tried = [] if healed else _looked_up(text, most - (len(text) - len(prompt)) - 1)
         pending = text[cache.rewind(text[:-1]) :]
+
+
+def _looked_up(text: Sequence[int], most: int) -> list[int]:
+    """What followed when the last tokens stood somewhere before, the last such place first (prompt lookup).
+
+    Code repeats itself: where three tokens do, the next few mostly do too, and several tokens are run in
+    hardly more time than one.
+    """
+    tail = text[-_LOOKED_UP:]
+    for start in range(len(text) - _LOOKED_UP - 1, -1, -1):
+        if text[start] == tail[0] and text[start : start + _LOOKED_UP] == tail:
+            return list(text[start + _LOOKED_UP : start + _LOOKED_UP + max(0, min(most, _AHEAD))])
+    return []

@@ -148,3 +148,30 @@ def test_a_right_guess_is_read_in_the_run_of_the_prompt(
     script = _script(one, monkeypatch, 3, [*one.encode("abcdef"), min(one.stop_ids)])
     decoded = decode(one, [1, 2, 3], BLOCK, 20, guess=one.encode("abcdef"))
     assert (decoded.text, decoded.ended, script.runs) == ("abcdef", "token", [9])
+
+
+def test_what_stood_there_before_is_tried_at_once(one: CodeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = [*one.encode("abcdefgh"), 40, *one.encode("ab")]
+    script = _script(one, monkeypatch, len(prompt), [*one.encode("cdefgh"), min(one.stop_ids)])
+    decoded = decode(one, prompt, BLOCK, 20)
+    assert (decoded.text, decoded.ended) == ("cdefgh", "token")
+    assert script.runs == [len(prompt), 9]  # `c`, then it with the eight that stood behind the first one
+
+
+@pytest.mark.parametrize("limit", range(1, 8))
+def test_no_more_is_tried_than_may_be_written(
+    one: CodeModel, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    prompt = one.encode("abcdefghabcdefghab")
+    _script(one, monkeypatch, len(prompt), one.encode("cdefghabcdefgh"))
+    decoded = decode(one, prompt, BLOCK, limit)
+    assert (decoded.text, decoded.ended) == ("cdefghab"[:limit], "length")
+
+
+def test_what_repeats_itself_is_written_as_the_argmax_of_whole_runs(model: CodeModel) -> None:
+    prompt = model.encode("x = f(x)\n" * 6)
+    written = decode(model, prompt, BLOCK, 12, healed="")
+    ids: list[int] = []
+    while len(ids) < len(written.ids):
+        ids.append(int(model.logits([*prompt, *ids])[-1].argmax()))
+    assert written.ids == tuple(ids)
