@@ -151,8 +151,10 @@ def test_a_repair_is_told_compared_and_undone(server: Server) -> None:
     kinds = [each["kind"] for each in found]
     assert {"sibling", "neighbour"} < set(kinds)
     neighbours = [each for each in found if each["kind"] == "neighbour"]
-    # One that holds the flagged place, such as the loop around it, learns with it.
-    assert all(each["before"] == each["after"] or "pd.concat" in each["after"] for each in neighbours)
+    # Most stay; one that holds the flagged place, such as the loop around it, learns with it. How many stay
+    # on many rows is a figure of the benchmark, not of this story.
+    still = [each for each in neighbours if each["before"] == each["after"]]
+    assert 2 * len(still) >= len(neighbours)
     report = client.command("showPatch", patchId=patch)
     assert report["comparison"] == found
     assert (report["depth"], report["cases"][0]["case"]["id"]) == (24, case)

@@ -812,7 +812,7 @@ def test_the_command_lists_and_removes(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_command_takes_no_server_word_for_a_group() -> None:
     assert isinstance(model, click.Group)
-    assert sorted(model.commands) == ["import", "list", "pull", "remove"]
+    assert sorted(model.commands) == ["import", "list", "pull", "remove", "weights"]
 
 
 # The real model
