@@ -9,7 +9,7 @@ from torch import Tensor
 
 from star.errors import Cancelled
 from star.model import CodeModel, Trunk
-from star.trace import Lesson, trace
+from star.trace import Lesson, held, trace
 
 __all__ = ["Limits", "Reading", "Sample", "Verdict", "judge", "read"]
 
@@ -35,6 +35,8 @@ class Sample:
     start: int
     #: The developer accepted these very tokens: all of them must stay the model's choice.
     accepted: bool = False
+    #: Text with which what stands from ``start`` on had to begin (token healing).
+    healed: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,12 +155,12 @@ def _log_p(
     Cancelled.check(cancelled)
     with torch.no_grad(), model.resumed(trunk):
         logits = model.logits(sample.ids[:-1], range(sample.start - 1, len(sample.ids) - 1))
-    return logits.log_softmax(-1)
+    return held(model, sample.healed, sample.ids[sample.start :], logits).log_softmax(-1)
 
 
 def _kl(old: Float[Tensor, "n k"], new: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
     """KL(old ‖ new) over the kept tokens and the rest as one: a lower bound of the whole one."""
     p, q = old.double().exp(), new.double().exp()
     rest_p, rest_q = (1 - p.sum(-1)).clamp_min(1e-12), (1 - q.sum(-1)).clamp_min(1e-12)
-    kept = (p * (old.double() - new.double())).sum(-1)
+    kept = torch.where(p > 0, p * (old.double() - new.double()), 0.0).sum(-1)  # barred ones are -inf in both
     return (kept + rest_p * (rest_p / rest_q).log()).clamp_min(0)

@@ -13,7 +13,7 @@ from star.case import Case, Failure
 from star.errors import CaseError
 from star.model import CodeModel, Tap, Trunk
 
-__all__ = ["Lesson", "Place", "System", "Trace", "join", "prepare", "trace"]
+__all__ = ["Lesson", "Place", "System", "Trace", "held", "join", "prepare", "trace"]
 
 #: A case, and a position counted from the first token of its completion.
 Place = tuple[str, int]
@@ -215,7 +215,8 @@ def _look(
         stack.enter_context(torch.enable_grad() if layers else torch.no_grad())
         taps = stack.enter_context(model.tapped(layers)) if layers else {}
         stack.enter_context(model.resumed(lesson.trunk))
-        log_p = _held(model, lesson, model.logits(lesson.ids, lesson.positions)).log_softmax(-1)
+        logits = model.logits(lesson.ids, lesson.positions)
+        log_p = held(model, lesson.case.healed, lesson.expected, logits).log_softmax(-1)
     targets = [
         target
         for target in _targets(model, lesson, log_p.detach(), margin)
@@ -230,9 +231,11 @@ def _look(
     )
 
 
-def _held(model: CodeModel, lesson: Lesson, logits: Float[Tensor, "n v"]) -> Float[Tensor, "n v"]:
-    """Logits where what is healed has to be written are those of the tokens that can be, as in decoding."""
-    for row, allowed in enumerate(model.vocabulary.along(lesson.case.healed, lesson.expected)):
+def held(
+    model: CodeModel, healed: str, ids: Sequence[int], logits: Float[Tensor, "n v"]
+) -> Float[Tensor, "n v"]:
+    """Logits before each of ``ids``; where what is healed is written, of the tokens that can be alone."""
+    for row, allowed in enumerate(model.vocabulary.along(healed, ids)):
         barred = torch.full_like(logits[row], -torch.inf).index_fill(0, allowed, 0.0)
         logits = logits.index_add(0, torch.tensor([row]), barred[None])
     return logits

@@ -233,7 +233,9 @@ class Worker:
         for accepted in job.accepted:
             case = self._case(job, accepted, {})
             if case and (text := model.encode_next(case.written)):
-                samples.append(Sample(case.prompt + text, len(case.prompt), accepted=True))
+                samples.append(
+                    Sample(case.prompt + text, len(case.prompt), accepted=True, healed=case.healed)
+                )
         return list(dict.fromkeys(samples))
 
     def _read(

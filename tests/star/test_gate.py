@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from star.case import Case
+from star.decode import decode
 from star.errors import Cancelled
 from star.gate import Limits, Sample, _kl, judge, read
 from star.model import CodeModel
 from star.patch import Patch, Rows, install
 from star.repair import Star, repair
 from star.result import Budget
+from star.stop import StopRule
 from star.trace import prepare
 from tests import tiny
 
@@ -115,6 +117,17 @@ def test_an_accepted_completion_must_stay_to_the_last_token(one: CodeModel) -> N
     verdict = judge(one, [], [accepted], before, Limits(0.0, 1e9))
     assert (verdict.accepted, verdict.accepted_unchanged) == (1, 0)
     assert verdict.reasons == ("1 of 1 accepted completions would change",)
+
+
+def test_a_completion_that_was_held_to_what_stood_there_counts_as_accepted(one: CodeModel) -> None:
+    prompt, healed = one.encode("def f(x):\n    y "), "= "
+    written = decode(one, prompt, StopRule.at("def f(x):\n    y = ", "\n"), 8, healed=healed)
+    held = Sample((*prompt, *written.ids), len(prompt), accepted=True, healed=healed)
+    verdict = judge(one, [], [held], read(one, [held]))
+    assert (verdict.accepted, verdict.accepted_unchanged) == (1, 1)
+    assert 0 <= verdict.kl < 1e-6
+    free = dataclasses.replace(held, healed="")
+    assert judge(one, [], [free], read(one, [free])).accepted == 0
 
 
 def test_what_the_model_would_not_have_written_itself_is_no_accepted_completion(one: CodeModel) -> None:
