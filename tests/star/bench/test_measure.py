@@ -22,7 +22,8 @@ from star.patch import Patch, Rows, installed
 from star.repair import Star, repair
 from star.result import Budget, Result
 from star.stop import StopRule
-from tests import mendable, tiny
+from star_lsp.prompt import layout_of
+from tests import mendable
 
 PREFIXES = ("ab = ", "cd = ", "x = [", "# é\n", "ef")
 WISHES = ("one", "two", "on", "one!", "one\n\nx", "o\n", "", "é", "{written}", "{written}e")
@@ -41,11 +42,14 @@ def taught(folder: Path) -> CodeModel:
 
 
 def _put(model: CodeModel) -> Put:
-    marks = [model.token_id(name) or 0 for name in tiny.SPECIALS[1:]]
+    layout = layout_of(model.token_id)
+    assert layout is not None
+    assert layout.middle_id is not None
+    begin, hole, end = layout.prefix_id, layout.suffix_id, layout.middle_id
 
     def put(context: Context) -> Case:
         left, right = model.encode(context.prefix), model.encode(context.suffix)
-        prompt = (marks[0], *left, marks[1], *right, marks[2])
+        prompt = (begin, *left, hole, *right, end)
         return Case(context.id, prompt, context.expected, StopRule.at(context.prefix, context.suffix))
 
     return put
