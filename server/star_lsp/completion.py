@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _KEPT = 32
 #: Whoever types on does so within this time of a suggestion, mostly.
 _PAUSE_SECONDS = 0.2
+_FRUGAL_TOKENS = 24
 
 _CANCELLED = "The editor took the request back, as it does when more is typed; pause for a moment."
 _REPLACED = "A newer request in this document took its place; that one is answered."
@@ -112,11 +113,11 @@ class Completions:
         if not prefix.strip() and not suffix.strip():
             self._nothing(place, _EMPTY)
             return None
+        frugal = settings.latency == "frugal"
+        most = min(settings.max_tokens, _FRUGAL_TOKENS) if frugal else settings.max_tokens
         # The history is named before the engine is asked, which answers one after another.
-        key = (place.uri, self._history(), limits, settings.max_tokens)
-        request = Request(
-            prefix, suffix, limits, settings.max_tokens, settings.time_budget_milliseconds, place.uri
-        )
+        key = (place.uri, self._history(), limits, most)
+        request = Request(prefix, suffix, limits, most, settings.time_budget_milliseconds, place.uri)
         known = self._ahead.rest(key, prefix, suffix)
         if known is None:
             if (written := await self._written(place, request)) is None:
@@ -144,7 +145,7 @@ class Completions:
             known.revision,
         )
         self.shown.add(shown)
-        if settings.prefetch and self._quiet():
+        if settings.latency == "eager" and self._quiet():
             taken = replace(request, prefix=prefix + known.text)
             self._next = asyncio.create_task(self._look_ahead(key, taken))
         return shown

@@ -83,9 +83,11 @@ class CompletionSettings:
     suffix_tokens: int = setting(
         256, "Most tokens of the text right of the cursor that the model reads.", minimum=0, maximum=8_192
     )
-    prefetch: bool = setting(
-        True,
-        "Whether what comes after a suggestion is written before it is taken, while nothing is repaired.",
+    latency: str = setting(
+        "eager",
+        "How much is done for early suggestions: eager also writes what follows one before it is taken, "
+        "balanced only what is asked for, frugal no more than 24 tokens of it.",
+        enum=("eager", "balanced", "frugal"),
     )
     languages: dict[str, bool] = field(
         default_factory=lambda: {"*": True},

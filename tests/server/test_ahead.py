@@ -1,5 +1,6 @@
 """What was written ahead is given while it is typed, and never where it no longer holds."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,3 +118,36 @@ def test_another_document_with_the_same_text_asks_the_model(session: Session) ->
         client.open(uri, TEXT)
         client.inline(uri, 1, 12)
     assert [request.document for request in session.engine.requests] == [URI, OTHER]
+
+
+def test_what_follows_a_suggestion_is_ready_when_it_is_taken(session: Session) -> None:
+    client = session.ready()
+    client.open(URI, TEXT)
+    client.inline(URI, 1, 12)
+    client.until(lambda: len(session.engine.written) == 2, "looking ahead")
+    assert session.engine.requests[1].prefix.endswith("total = sum(y)")
+    client.open(URI, TEXT.replace("total = ", "total = sum(y)"))
+    client.inline(URI, 1, 18)
+    assert len([request for request in session.engine.requests if request.prefix.endswith("sum(y)")]) == 1
+
+
+@pytest.mark.parametrize(("latency", "asked"), [("balanced", [64]), ("frugal", [24])])
+def test_less_is_done_where_less_is_wanted(session: Session, latency: str, asked: list[int]) -> None:
+    client = session.ready({"completion": {"latency": latency}})
+    client.open(URI, TEXT)
+    client.inline(URI, 1, 12)
+    time.sleep(0.5)  # longer than it would take to begin
+    assert [request.max_tokens for request in session.engine.requests] == asked
+
+
+def test_whoever_types_on_does_not_wait_for_what_nobody_has_asked_for(session: Session) -> None:
+    client = session.ready()
+    client.open(URI, TEXT)
+    client.inline(URI, 1, 12)
+    session.engine.writes.clear()
+    client.until(lambda: len(session.engine.requests) == 2, "looking ahead")
+    client.open(URI, TEXT.replace("total = ", "total = m"))
+    answer = client.ask_inline(URI, 1, 13)
+    client.until(lambda: session.engine.stopped, "the end of looking ahead")
+    session.engine.writes.set()
+    assert answer.get(20)["items"]
