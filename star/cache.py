@@ -52,10 +52,14 @@ class KVCache:
     def read(self, ids: Sequence[int], keep: int) -> Float[Tensor, "keep v"]:
         """Read on; the logits after the last ``keep`` of ``ids``."""
         self._check()
-        with torch.inference_mode():
-            out = self._model.network(
-                torch.tensor([list(ids)]), past_key_values=self._past, use_cache=True, logits_to_keep=keep
-            )
+        try:
+            with torch.inference_mode():
+                out = self._model.network(
+                    torch.tensor([list(ids)]), past_key_values=self._past, use_cache=True, logits_to_keep=keep
+                )
+        except BaseException:  # some layers may have read it, and others not
+            self._ids, self._past = [], None
+            raise
         self._past = out.past_key_values
         self._ids += ids
         logits: Tensor = out.logits[0, -keep:]

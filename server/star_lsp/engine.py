@@ -132,6 +132,8 @@ class Engine:
                 self._work.get()()
             except SystemExit:
                 return
+            except Exception:  # nobody waits for this one; the next one shall find the thread alive
+                log.exception("reading ahead failed")
 
     def _load(self, folder: Path, patches: Sequence[Path]) -> str:
         from star.model import CodeModel

@@ -97,3 +97,24 @@ def test_more_documents_than_are_kept_are_served_all_the_same(folder: Path) -> N
             engine.join()
 
     assert asyncio.run(run()) == {_alone(folder, [], "return ")}
+
+
+def test_a_failure_while_nobody_waits_harms_no_later_request(
+    folder: Path, patch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_args: object) -> None:
+        raise MemoryError
+
+    async def run() -> str:
+        engine = Engine()
+        try:
+            await engine.load(folder, [])
+            await _written(engine, "return ")
+            monkeypatch.setattr(engine, "_warm", fails)
+            await engine.install([patch])
+            return await _written(engine, "return ")
+        finally:
+            engine.close()
+            engine.join()
+
+    assert asyncio.run(run()) == _alone(folder, [patch], "return ")

@@ -73,6 +73,25 @@ def test_a_prompt_that_was_read_whole_costs_one_token(
     assert runs[0] == 1
 
 
+def test_what_was_half_read_when_something_failed_is_forgotten(
+    one: CodeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = KVCache(one)
+    prompt = one.encode("def f(x):\n    return ")
+    cold = decode(one, [*prompt, 40], BLOCK, 4)
+    decode(one, prompt, BLOCK, 1, cache=cache)
+
+    def fails(*_args: object) -> None:
+        raise MemoryError
+
+    handle = one.projection(one.depth - 1).register_forward_pre_hook(fails)
+    with pytest.raises(MemoryError):
+        cache.read([40], 1)
+    handle.remove()
+    assert cache.ids == ()
+    assert decode(one, [*prompt, 40], BLOCK, 4, cache=cache) == cold
+
+
 def test_nothing_that_was_read_under_another_history_is_used(one: CodeModel) -> None:
     cache = KVCache(one)
     prompt = one.encode("def f(x):\n    return ")
