@@ -55,12 +55,12 @@ class KVCache:
         try:
             with torch.inference_mode():
                 out = self._model.network(
-                    torch.tensor([list(ids)]), past_key_values=self._past, use_cache=True, logits_to_keep=keep
+                    torch.tensor([list(ids)]), cache=self._past, use_cache=True, logits_to_keep=keep
                 )
         except BaseException:  # some layers may have read it, and others not
             self._ids, self._past = [], None
             raise
-        self._past = out.past_key_values
+        self._past = out.cache
         self._ids += ids
         logits: Tensor = out.logits[0, -keep:]
         return logits

@@ -1,13 +1,18 @@
 """The active patches in order, and the name of what they make of a base."""
 
 import hashlib
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-__all__ = ["Weights", "base_of", "revision"]
+__all__ = ["Weights", "base_of", "revision", "weights_of"]
 
 #: What the layers compute with: the weights as they are stored, or these in int8 where that is safe.
 Weights = Literal["stored", "int8"]
+
+
+def weights_of(about: Mapping[str, Any]) -> Weights:
+    """What a model's folder says that it computes with; before there was a choice, it said nothing."""
+    return "int8" if about.get("weights") == "int8" else "stored"
 
 
 def base_of(fingerprint: str, weights: Weights) -> str:

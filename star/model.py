@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from star.errors import CaseError, ModelError
 from star.family import Family, family_of, tensor_at
 from star.fingerprint import read_config
-from star.history import Weights, base_of
+from star.history import Weights, base_of, weights_of
 from star.quantize import kept, map_anew, quantize
 from star.vocabulary import Vocabulary
 
@@ -79,7 +79,6 @@ class CodeModel:
         #: The active patches in order; set by ``patch.install`` only.
         self.patches: tuple[Patch, ...] = ()
         self._tokenizer = tokenizer
-        self.vocabulary = Vocabulary(tokenizer)
         self._layers: list[Any] = list(tensor_at(self.network, self.family.layers))
         #: The stored one, which need not be what the head computes with.
         self._head: Tensor = self.network.get_output_embeddings().weight.data
@@ -89,6 +88,7 @@ class CodeModel:
             raise ModelError(
                 "This model has no token that ends a text; use the tokenizer that belongs to it."
             )
+        self.vocabulary = Vocabulary(tokenizer, self.stop_ids)
         if self.head.shape[0] < tokenizer.get_vocab_size():
             raise ModelError(
                 f"The head of this model has {self.head.shape[0]} rows and its tokenizer "
@@ -102,7 +102,7 @@ class CodeModel:
             quantize(self.network, projections, known)
             if folder is not None:
                 known.clear()
-                map_anew(self.network, folder)
+                map_anew(self.network, folder, fingerprint)
 
     @classmethod
     def load(cls, folder: Path, weights: Weights | None = None) -> "CodeModel":
@@ -123,7 +123,7 @@ class CodeModel:
         try:
             about = json.loads((folder / "star-model.json").read_text("utf-8"))
             fingerprint = str(about["fingerprint"])
-            weights = weights or ("int8" if about.get("weights") == "int8" else "stored")
+            weights = weights or weights_of(about)
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             network, found = AutoModelForCausalLM.from_pretrained(
                 folder, dtype="auto", local_files_only=True, use_safetensors=True, output_loading_info=True

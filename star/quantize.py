@@ -13,7 +13,7 @@ import contextlib
 import ctypes
 import os
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -167,7 +167,6 @@ def quantize(network: nn.Module, spared: Collection[nn.Module], known: Mapping[s
         network: is changed; what is no ``nn.Linear`` (GPT-2's Conv1D, embeddings) stays.
         spared: stay as they are.
         known: what ``kept`` found; what is missing is rounded now.
-
     """
     for name, linear in _linears(network, spared).items():
         if f"{name}.numbers" in known:
@@ -205,15 +204,17 @@ def kept(folder: Path, network: nn.Module, spared: Collection[nn.Module], base: 
     return made if found is None else found
 
 
-def map_anew(network: nn.Module, folder: Path) -> None:
+def map_anew(network: nn.Module, folder: Path, base: str) -> None:
     """Give back the memory of numbers that were only read to be packed: they are mapped once more, unread.
 
-    Only a backward pass reads them from then on.
+    Only a backward pass reads them from then on. A file that is not what ``kept`` has left is not mapped.
     """
     if _way() != "packed":
         return
     layers = {name: each for name, each in network.named_modules() if isinstance(each, Int8Linear)}
     with contextlib.suppress(OSError, SafetensorError), safe_open(folder / _FILE, "pt") as file:
+        if not _is_for(file, layers, base):
+            return
         # Both, as each holds the whole mapping; all are there before any is set.
         anew = {name: [file.get_tensor(f"{name}.{part}") for part in ("numbers", "scale")] for name in layers}
         for name, layer in layers.items():
@@ -240,10 +241,7 @@ def _mapped(path: Path, linears: Mapping[str, nn.Linear], base: str) -> dict[str
     """What a file holds, if it is what ``kept`` would make."""
     try:
         with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            if (about.get("base"), about.get("format")) != (base, _FORMAT):
-                return None
-            if set(file.keys()) != {f"{name}.{part}" for name in linears for part in ("numbers", "scale")}:
+            if not _is_for(file, linears, base):
                 return None
             found: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
@@ -253,6 +251,13 @@ def _mapped(path: Path, linears: Mapping[str, nn.Linear], base: str) -> dict[str
         for name, linear in linears.items()
     )
     return found if fits else None
+
+
+def _is_for(file: Any, names: Iterable[str], base: str) -> bool:
+    """Whether an open file tells that it is of this base and format, and of these layers."""
+    about = file.metadata() or {}
+    parts = {f"{name}.{part}" for name in names for part in ("numbers", "scale")}
+    return (about.get("base"), about.get("format")) == (base, _FORMAT) and set(file.keys()) == parts
 
 
 def _fits(numbers: Tensor, scale: Tensor, weight: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """What each token of a vocabulary spells, and which can be written where a text is to stand."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -20,9 +20,10 @@ class Vocabulary:
     held to what stands there.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Nothing is read before it is needed."""
+    def __init__(self, tokenizer: Tokenizer, markup: Collection[int] = ()) -> None:
+        """Nothing is read before it is needed; of ``markup`` no text is made."""
         self._tokenizer = tokenizer
+        self._markup = markup
         self._found: dict[str, Int[Tensor, " n"]] = {}
 
     def text(self, token: int) -> str:
@@ -57,7 +58,7 @@ class Vocabulary:
         before = len(self._tokenizer.decode(mark))
         size = self._tokenizer.get_vocab_size()
         texts = self._tokenizer.decode_batch([[*mark, id_] for id_ in range(size)])
-        return ["" if "�" in text else text[before:] for text in texts]
+        return ["" if "�" in text or id_ in self._markup else text[before:] for id_, text in enumerate(texts)]
 
     @cached_property
     def _sorted(self) -> tuple[list[str], list[int]]:

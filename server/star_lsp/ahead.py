@@ -1,10 +1,10 @@
 """What was written ahead of the cursor: while it is typed as suggested, the rest needs no model."""
 
-from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
 from star.stop import StopRule
+from star_lsp.recent import Recent
 
 __all__ = ["Ahead", "Known"]
 
@@ -33,14 +33,11 @@ class Ahead:
 
     def __init__(self) -> None:
         """None yet."""
-        self._known: OrderedDict[tuple[Hashable, str, str], Known] = OrderedDict()
+        self._known: Recent[tuple[Hashable, str, str], Known] = Recent(_KEPT)
 
     def keep(self, key: Hashable, prefix: str, suffix: str, known: Known) -> None:
         """Remember what was written between ``prefix`` and ``suffix``, and forget the oldest beyond 64."""
-        self._known[key, prefix, suffix] = known
-        self._known.move_to_end((key, prefix, suffix))
-        while len(self._known) > _KEPT:
-            self._known.popitem(last=False)
+        self._known.put((key, prefix, suffix), known)
 
     def rest(self, key: Hashable, prefix: str, suffix: str) -> Known | None:
         """What is left of an answer at a place that typing as suggested has led to; None: ask the model.

@@ -16,7 +16,7 @@ from star_lsp.allow import completion_allowed
 from star_lsp.engine import Request, Serving, Written
 from star_lsp.errors import ServerError
 from star_lsp.listing import when
-from star_lsp.postprocess import worthwhile
+from star_lsp.postprocess import line_above, whole_lines, worthwhile
 from star_lsp.prompt import Limits, window
 from star_lsp.protocol import Nothing, Position
 from star_lsp.settings import CompletionSettings
@@ -129,7 +129,7 @@ class Completions:
                 self._nothing(place, _LATE.format(settings.time_budget_milliseconds))
                 return None
         stop = StopRule.at(known.prefix, known.suffix)
-        if reason := worthwhile(known.text, stop, _line_above(prefix)):
+        if reason := worthwhile(known.text, stop, line_above(prefix)):
             self._nothing(place, _UNTOLD.format(reason))
             return None
         shown = Shown(
@@ -187,18 +187,4 @@ class Completions:
 
 
 def _known(written: Written) -> Known:
-    return Known(_whole_lines(written), written.prefix, written.suffix, written.revision)
-
-
-def _whole_lines(written: Written) -> str:
-    """What is shown of a text that a limit cut short: the lines that are whole."""
-    lines, more, _ = written.text.rpartition("\n")
-    if written.ended == "time" or (written.ended == "length" and more):
-        return lines.rstrip()
-    return written.text
-
-
-def _line_above(prefix: str) -> str:
-    """The last line above the cursor's that is not blank; empty when there is none."""
-    lines = prefix.split("\n")[:-1]
-    return next((line for line in reversed(lines) if line.strip()), "")
+    return Known(whole_lines(written.text, written.ended), written.prefix, written.suffix, written.revision)

@@ -9,7 +9,6 @@ import logging
 import queue
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from star.stop import StopRule
 from star_lsp import prompt
 from star_lsp.errors import ServerError
+from star_lsp.recent import Recent
 
 if TYPE_CHECKING:
     from star.cache import KVCache
@@ -92,7 +92,7 @@ class Engine:
         self._layout: prompt.Layout | None = None
         self._revision = ""
         #: What the model has read, by document, the last one last.
-        self._caches: OrderedDict[str, KVCache] = OrderedDict()
+        self._caches: Recent[str, KVCache] = Recent(_CACHES)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -181,10 +181,8 @@ class Engine:
         stop = StopRule.at(built.prefix, built.suffix)
         if not built.ids:  # a model without fill-in-the-middle, at the very start of a file
             return Written("", built.prefix, built.suffix, stop, self._revision, 0.0, "stop")
-        cache = self._caches.pop(request.document, None) or KVCache(model)
-        self._caches[request.document] = cache
-        while len(self._caches) > _CACHES:
-            self._caches.popitem(last=False)
+        cache = self._caches.get(request.document) or KVCache(model)
+        self._caches.put(request.document, cache)
         decoded = decode(
             model, built.ids, stop, request.max_tokens, stopped, cache=cache, healed=built.healed
         )

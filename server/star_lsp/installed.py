@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from star.history import Weights, base_of
+from star.history import Weights, base_of, weights_of
 from star_lsp.disk import held
 from star_lsp.errors import CatalogueError
 
@@ -28,7 +28,7 @@ class Installed:
     licence: str
     sha256: str
     size: int
-    #: What it computes with; one that was installed before there was a choice computes with what is stored.
+    #: What it computes with.
     weights: Weights = "stored"
 
     @property
@@ -85,7 +85,7 @@ def read(folder: Path) -> Installed | None:
             licence=str(told.get("licence", "")),
             sha256=str(told.get("sha256", "")),
             size=held(folder),
-            weights="int8" if told.get("weights") == "int8" else "stored",
+            weights=weights_of(told),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -1,8 +1,8 @@
-"""Whether a finished suggestion is worth showing. Pure: text in, a reason out."""
+"""What of a finished suggestion is shown, and whether it is worth it. Pure: text in, text or a reason out."""
 
 from typing import Protocol
 
-__all__ = ["Place", "worthwhile"]
+__all__ = ["Place", "line_above", "whole_lines", "worthwhile"]
 
 CLOSERS = ")]}>\"'`;,: \t\r\n"
 REPEAT_CHARACTERS = 4  # shorter lines, such as closing brackets, are rightly written more than once
@@ -46,6 +46,18 @@ def worthwhile(text: str, rule: Place, above: str = "") -> str | None:
     if _loops(rows):
         return "it goes round in circles"
     return None
+
+
+def whole_lines(text: str, ended: str) -> str:
+    """What is shown of a text that a limit cut short: the lines that are whole."""
+    lines, more, _ = text.rpartition("\n")
+    return lines.rstrip() if ended == "time" or (ended == "length" and more) else text
+
+
+def line_above(prefix: str) -> str:
+    """The last line above the cursor's that is not blank; empty when there is none."""
+    lines = prefix.split("\n")[:-1]
+    return next((line for line in reversed(lines) if line.strip()), "")
 
 
 def _telling(line: str) -> str:

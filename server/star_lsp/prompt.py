@@ -223,9 +223,10 @@ def build(encode: Encode, layout: Layout | None, prefix: str, suffix: str, limit
     typed_ids: list[int] = []
     healed = ""
     if typed_last:
-        above, typed = _typed(prefix)
-        prefix_ids = plain(above)
-        typed_ids, healed = _healed(plain, typed, plain(typed))
+        _, typed = _typed(prefix)
+        typed_ids = plain(typed)
+        prefix_ids = prefix_ids[: len(prefix_ids) - len(typed_ids)]
+        typed_ids, healed = _healed(plain, typed, typed_ids)
     start = [] if layout.start_id is None else [layout.start_id]
     middle = [] if layout.middle_id is None else [layout.middle_id]
     left, right = [layout.prefix_id, *prefix_ids], [layout.suffix_id, *suffix_ids]

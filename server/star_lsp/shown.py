@@ -1,8 +1,9 @@
 """The completions that were shown last, so that one of them can be flagged, accepted or corrected."""
 
 import secrets
-from collections import OrderedDict
 from dataclasses import dataclass
+
+from star_lsp.recent import Recent
 
 __all__ = ["Shown", "ShownCompletions"]
 
@@ -34,8 +35,8 @@ class ShownCompletions:
 
     def __init__(self) -> None:
         """None yet."""
-        self._by_id: OrderedDict[str, Shown] = OrderedDict()
-        self._flagged: OrderedDict[tuple[str, int], str] = OrderedDict()
+        self._by_id: Recent[str, Shown] = Recent(_KEPT)
+        self._flagged: Recent[tuple[str, int], str] = Recent(_KEPT)
 
     @staticmethod
     def new_id() -> str:
@@ -44,9 +45,7 @@ class ShownCompletions:
 
     def add(self, shown: Shown) -> None:
         """Remember one, and forget the oldest beyond 64."""
-        self._by_id[shown.id] = shown
-        while len(self._by_id) > _KEPT:
-            self._by_id.popitem(last=False)
+        self._by_id.put(shown.id, shown)
 
     def get(self, id_: str) -> Shown | None:
         """The completion of that id, if it is still remembered."""
@@ -63,10 +62,7 @@ class ShownCompletions:
 
     def flag(self, shown: Shown, case: str) -> None:
         """Remember which case came last of the line of a completion, and forget the oldest beyond 64."""
-        self._flagged[shown.uri, shown.line] = case
-        self._flagged.move_to_end((shown.uri, shown.line))
-        while len(self._flagged) > _KEPT:
-            self._flagged.popitem(last=False)
+        self._flagged.put((shown.uri, shown.line), case)
 
     def flagged(self, uri: str, line: int) -> str | None:
         """The case that came last of a line, if any did."""

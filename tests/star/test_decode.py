@@ -26,8 +26,8 @@ class Script:
         self.runs: list[int] = []
         self.seen = 0
 
-    def __call__(self, ids: torch.Tensor, past_key_values: object, logits_to_keep: int, **_: object) -> Any:
-        if past_key_values is None:
+    def __call__(self, ids: torch.Tensor, cache: object, logits_to_keep: int, **_: object) -> Any:
+        if cache is None:
             self.seen = 0
         self.runs.append(ids.shape[1])
         self.seen += ids.shape[1]
@@ -36,7 +36,7 @@ class Script:
             written = self.seen - self.prompt - logits_to_keep + 1 + row
             if 0 <= written < len(self.tokens):
                 logits[0, row, self.tokens[written]] = 1.0
-        return SimpleNamespace(logits=logits, past_key_values=self)
+        return SimpleNamespace(logits=logits, cache=self)
 
     def crop(self, count: int) -> None:
         self.seen += count

@@ -21,7 +21,7 @@ from star.errors import BenchError
 from star_lsp.cli.latency.cost import Cost, cost
 from star_lsp.cli.latency.rates import Rates
 from star_lsp.cli.latency.replay import Document, Suggestion
-from star_lsp.postprocess import worthwhile
+from star_lsp.postprocess import line_above, whole_lines, worthwhile
 from star_lsp.prompt import Layout, Limits, build, layout_of
 from star_lsp.settings import Settings
 
@@ -137,11 +137,8 @@ class Llama:
         stop = StopRule.at(prompted.prefix, prompted.suffix)
         most = Settings().completion.max_tokens
         answer = await self._ask(ids=prompted.ids, tokens=most, stop=asdict(stop))
-        text = str(answer["text"])
-        if answer["ended"] == "length" and "\n" in text:
-            text = text[: text.rfind("\n")].rstrip()  # as we do: the lines that are whole
-        above = next((row for row in reversed(prompted.prefix.split("\n")[:-1]) if row.strip()), "")
-        if worthwhile(text, stop, above):
+        text = whole_lines(str(answer["text"]), str(answer["ended"]))
+        if worthwhile(text, stop, line_above(prompted.prefix)):
             text = ""
         self._shown.keep(document, text)
         return Suggestion(text)

@@ -2,12 +2,13 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
+from star.bench.plan import OnProgress
 from star_lsp.cli.latency.cost import Cost
 from star_lsp.cli.latency.llama import Llama, beside
 from star_lsp.cli.latency.ours import Ours, serving
@@ -16,10 +17,8 @@ from star_lsp.cli.latency.replay import Pace, gaps, replay
 from star_lsp.cli.latency.summary import Measured
 from star_lsp.cli.latency.trace import Trace
 
-__all__ = ["Asked", "OnProgress", "run"]
+__all__ = ["Asked", "run"]
 
-#: Done, of how many, what, and seconds left if that can be told.
-OnProgress = Callable[[int, int, str, float | None], None]
 _TIMES = 3
 
 
