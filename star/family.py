@@ -29,9 +29,20 @@ class Family:
     stored_by_neuron: bool = False
     #: Gemma-style norms multiply by ``1 + weight``.
     gain_offset: float = 0.0
+    #: Within one layer, linear layers that are given the very same tensor.
+    together: tuple[tuple[str, ...], ...] = ()
 
 
-_LLAMA = Family(layers="model.layers", mlp="mlp", projection="mlp.down_proj", norm="model.norm")
+_LLAMA = Family(
+    layers="model.layers",
+    mlp="mlp",
+    projection="mlp.down_proj",
+    norm="model.norm",
+    together=(
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        ("mlp.gate_proj", "mlp.up_proj"),
+    ),
+)
 _GEMMA = replace(_LLAMA, gain_offset=1.0)
 _CODEGEN = Family(layers="transformer.h", mlp="mlp", projection="mlp.fc_out", norm="transformer.ln_f")
 _BIGCODE = replace(_CODEGEN, projection="mlp.c_proj")

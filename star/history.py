@@ -9,6 +9,9 @@ __all__ = ["Weights", "base_of", "revision", "weights_of"]
 #: What the layers compute with: the weights as they are stored, or these in int8 where that is safe.
 Weights = Literal["stored", "int8"]
 
+#: Counts what int8 has meant: 1 without the output projections, 2 with them.
+_INT8 = 2
+
 
 def weights_of(about: Mapping[str, Any]) -> Weights:
     """What a model's folder says that it computes with; before there was a choice, it said nothing."""
@@ -22,7 +25,7 @@ def base_of(fingerprint: str, weights: Weights) -> str:
     """
     if weights == "stored":
         return fingerprint
-    return hashlib.sha256(f"star weights 1\n{fingerprint} {weights}\n".encode()).hexdigest()
+    return hashlib.sha256(f"star weights {_INT8}\n{fingerprint} {weights}\n".encode()).hexdigest()
 
 
 def revision(base: str, digests: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from star.errors import CaseError, ModelError
 from star.family import Family, family_of, tensor_at
 from star.fingerprint import read_config
 from star.history import Weights, base_of, weights_of
-from star.quantize import kept, map_anew, quantize
+from star.quantize import Int8Linear, Plan, kept, map_anew, quantize
 from star.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class CodeModel:
             network: as it was loaded; is changed.
             tokenizer: belongs to it.
             fingerprint: of the stored weights; the model's own is another where it computes with others.
-            weights: what all linear layers but the output projections compute with.
+            weights: what all linear layers compute with.
             folder: where int8 weights are kept from one start to the next, if anywhere.
 
         Raises:
@@ -82,7 +82,6 @@ class CodeModel:
         self._layers: list[Any] = list(tensor_at(self.network, self.family.layers))
         #: The stored one, which need not be what the head computes with.
         self._head: Tensor = self.network.get_output_embeddings().weight.data
-        self._base: list[Tensor] = [self.projection(i).weight.data for i in range(self.depth)]
         self.stop_ids: frozenset[int] = _stop_ids(self.network.config, tokenizer)
         if not self.stop_ids:
             raise ModelError(
@@ -96,13 +95,23 @@ class CodeModel:
             )
         if weights == "int8":
             projections = [self.projection(layer) for layer in range(self.depth)]
-            known: dict[str, Tensor] = (
-                {} if folder is None else kept(folder, self.network, projections, fingerprint)
-            )
-            quantize(self.network, projections, known)
+            together = [
+                [f"{self.family.layers}.{layer}.{name}" for name in group]
+                for layer in range(self.depth)
+                for group in self.family.together
+            ]
+            plan = Plan.of(self.network, projections, together)
+            known = {} if folder is None else kept(folder, self.network, plan, fingerprint)
+            quantize(self.network, plan, known)
+            del projections
             if folder is not None:
                 known.clear()
-                map_anew(self.network, folder, fingerprint)
+                map_anew(self.network, folder, plan, fingerprint)
+        #: The stored weight of a projection; one in int8 knows its own base.
+        self._base: list[Tensor | None] = [
+            None if isinstance(each, Int8Linear) else each.weight.data
+            for each in map(self.projection, range(self.depth))
+        ]
 
     @classmethod
     def load(cls, folder: Path, weights: Weights | None = None) -> "CodeModel":
@@ -145,12 +154,12 @@ class CodeModel:
     @property
     def width(self) -> int:
         """Model width ``d``."""
-        return self.base_rows(0).shape[1]
+        return self.base_shape[1]
 
     @property
     def neurons(self) -> int:
         """Neurons of one layer, ``f``."""
-        return self.base_rows(0).shape[0]
+        return self.base_shape[0]
 
     @property
     def head(self) -> Float[Tensor, "v d"]:
@@ -173,13 +182,24 @@ class CodeModel:
         """The output projection module of a layer."""
         return tensor_at(self._layers[layer], self.family.projection)
 
+    @property
+    def base_shape(self) -> tuple[int, int]:
+        """Neurons of one layer, and the model's width."""
+        first = self.projection(0)
+        shape = first.numbers.shape if isinstance(first, Int8Linear) else first.weight.shape
+        return (shape[0], shape[1]) if self.family.stored_by_neuron else (shape[1], shape[0])
+
     def base_weight(self, layer: int) -> Tensor:
-        """The pristine output projection of a layer, as it is stored. Never write to it."""
-        return self._base[layer]
+        """The pristine output projection of a layer, the way round it is stored. Never write to it."""
+        stored, projection = self._base[layer], self.projection(layer)
+        if stored is not None:
+            return stored
+        assert isinstance(projection, Int8Linear)
+        return projection.base_weight
 
     def base_rows(self, layer: int) -> Float[Tensor, "f d"]:
         """The pristine output projection of a layer, seen by neuron. Never write to it."""
-        return self.by_neuron(self._base[layer])
+        return self.by_neuron(self.base_weight(layer))
 
     def by_neuron(self, weight: Tensor) -> Float[Tensor, "f d"]:
         """A view of a stored projection weight with one neuron a row."""

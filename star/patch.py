@@ -17,6 +17,7 @@ from torch import Tensor
 
 from star.errors import PatchError
 from star.model import CodeModel
+from star.quantize import Beside, Int8Linear
 
 __all__ = ["Draft", "Patch", "Rows", "install", "installed", "load"]
 
@@ -141,9 +142,9 @@ def install(model: CodeModel, patches: Sequence[Patch]) -> None:
             )
     touched = {rows.layer for patch in (*model.patches, *patches) for rows in patch.rows}
     # Everything is computed before anything is set: an error leaves the old weights in force.
-    weights = {layer: _rebuilt(model, layer, patches) for layer in touched}
-    for layer, weight in weights.items():
-        model.projection(layer).weight.data = weight
+    rebuilt = {layer: _rebuilt(model, layer, patches) for layer in touched}
+    for layer, made in rebuilt.items():
+        _set(model, layer, made)
     model.patches = tuple(patches)
 
 
@@ -158,8 +159,15 @@ def installed(model: CodeModel, patches: Sequence[Patch]) -> Iterator[None]:
         install(model, before)
 
 
-def _rebuilt(model: CodeModel, layer: int, patches: Sequence[Patch]) -> Tensor:
+def _rebuilt(model: CodeModel, layer: int, patches: Sequence[Patch]) -> Tensor | Beside | None:
+    """A layer's weight; where its numbers stay as they are, what stands beside them."""
     mine = [rows for patch in patches for rows in patch.rows if rows.layer == layer]
+    projection = model.projection(layer)
+    if isinstance(projection, Int8Linear):
+        if not mine:
+            return projection.base
+        moved = torch.unique(torch.cat([rows.neurons for rows in mine]))
+        return _beside(projection, moved, _summed(mine, moved, model.width))
     base = model.base_weight(layer)
     if not mine:
         return base
@@ -167,6 +175,26 @@ def _rebuilt(model: CodeModel, layer: int, patches: Sequence[Patch]) -> Tensor:
     index = torch.unique(torch.cat([rows.neurons for rows in mine]))
     _write(model, layer, weight, index, _summed(mine, index, model.width))
     return weight
+
+
+def _set(model: CodeModel, layer: int, made: Tensor | Beside | None) -> None:
+    """Have a layer compute with what ``_rebuilt`` made."""
+    projection = model.projection(layer)
+    if isinstance(made, Tensor):
+        projection.weight.data = made
+    else:
+        projection.beside = made
+
+
+def _beside(projection: Int8Linear, moved: Int[Tensor, " k"], delta: Float[Tensor, "k d"]) -> Beside:
+    """The base's rows in fp32 with those that patches add, ascending: a new one, nothing is overwritten."""
+    base = projection.base
+    index = moved if base is None else torch.unique(torch.cat([base.neurons, moved]))
+    rows = torch.zeros(len(index), delta.shape[1])
+    if base is not None:
+        rows[torch.searchsorted(index, base.neurons)] = base.rows
+    rows[torch.searchsorted(index, moved)] += delta
+    return Beside(index, rows)
 
 
 def _summed(all_rows: Sequence[Rows], index: Int[Tensor, " k"], width: int) -> Float[Tensor, "k d"]:
@@ -200,7 +228,7 @@ class Draft:
         }
         #: What the installed patches add to the same neurons, and the draft's own copy of the weight.
         self._below: dict[int, Float[Tensor, "k d"]] = {}
-        self._weights: dict[int, Tensor] = {}
+        self._weights: dict[int, Tensor | None] = {}
 
     @property
     def neurons(self) -> dict[int, Int[Tensor, " k"]]:
@@ -234,8 +262,7 @@ class Draft:
     def close(self) -> None:
         """Bring the installed weights back."""
         for layer in self._weights:
-            weight = _rebuilt(self._model, layer, self._installed)
-            self._model.projection(layer).weight.data = weight
+            _set(self._model, layer, _rebuilt(self._model, layer, self._installed))
         self._weights.clear()
 
     def __enter__(self) -> "Draft":
@@ -247,10 +274,20 @@ class Draft:
     def _put(self, layer: int) -> None:
         """Write the draft's rows, and no others, as ``install`` would with the draft as the last patch."""
         rows = self._rows[layer]
+        if isinstance(self._model.projection(layer), Int8Linear):
+            self._put_beside(rows)
+            return
         if layer not in self._weights:
             mine = [each for patch in self._installed for each in patch.rows if each.layer == layer]
             self._below[layer] = _summed(mine, rows.neurons, self._model.width)
             projection = self._model.projection(layer)
-            self._weights[layer] = projection.weight.data.clone()
-            projection.weight.data = self._weights[layer]
-        _write(self._model, layer, self._weights[layer], rows.neurons, self._below[layer] + rows.delta)
+            projection.weight.data = self._weights[layer] = projection.weight.data.clone()
+        weight = self._weights[layer]
+        assert weight is not None
+        _write(self._model, layer, weight, rows.neurons, self._below[layer] + rows.delta)
+
+    def _put_beside(self, rows: Rows) -> None:
+        """The same where a projection's numbers stay as they are."""
+        draft = Patch(self._model.fingerprint, (rows,))
+        self._weights[rows.layer] = None
+        _set(self._model, rows.layer, _rebuilt(self._model, rows.layer, [*self._installed, draft]))

@@ -1,9 +1,12 @@
 """Linear layers in int8: a quarter of the bytes for each token, and a product of whole numbers.
 
 Weights are whole numbers -127 to 127 with one scale for each output. Activations, row by row, are two
-such digits, a coarse one and 1/254 of it: 16 bits in all, as a single digit loses what stands beside
-the few huge coordinates that every model has (numbers in README.md). A product of whole numbers is
-exact, so a row gives the same result alone and among others.
+digits of -63 to 63, a coarse one and 1/126 of it, as a single digit loses what stands beside the few huge
+coordinates that every model has (numbers in README.md). With 7 bits no processor's product saturates, and
+one of whole numbers is exact: a row gives the same result alone and among others, and on every machine.
+
+Beside the numbers an output projection has some neurons in fp32: those whose weights would make the scales
+of all others coarse, and those that patches change.
 
 Where the numbers of a folder come from is known here too: they are made once and kept beside the model,
 to be mapped by every process that serves it.
@@ -13,43 +16,61 @@ import contextlib
 import ctypes
 import os
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int8, Int32
+from jaxtyping import Float, Int, Int8, Int32
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-__all__ = ["Int8Linear", "kept", "map_anew", "quantize", "round_rows"]
+__all__ = ["Beside", "Int8Linear", "Plan", "kept", "map_anew", "quantize", "round_rows"]
 
-_LARGEST = 127
-_FINER = 254  # a remainder of a rounding is at most half of one
+#: The largest whole number of a weight, and of a digit of an activation.
+_LARGEST, _DIGIT = 127, 63
+_FINER = 2 * _DIGIT  # a remainder of a rounding is at most half of one
 _CHUNK_ROWS = 8192
-_PART = 2**24 // _LARGEST**2
-_FORMAT = "1"
+_PART = 2**24 // (_LARGEST * _DIGIT)
+_FORMAT = "2"
 _FILE = "int8.safetensors"
+#: Neurons of a projection that stay in fp32: 64 of the default model's 4,864.
+_SPARED = 1 / 76
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """Rows in fp32, by neuron, that are added to what the numbers say."""
+
+    neurons: Int[Tensor, " k"]
+    rows: Float[Tensor, "k o"]
 
 
 class Int8Linear(nn.Module):
-    """``y = x Wᵀ + b`` with ``W = numbers * scale``; its backward pass is that of these very weights."""
+    """``y = x Wᵀ + b`` with ``W = numbers * scale`` and rows beside; its backward pass is that of these."""
 
     numbers: Int8[Tensor, "o i"]
     scale: Float[Tensor, " o"]
     bias: Tensor | None
 
     def __init__(
-        self, numbers: Int8[Tensor, "o i"], scale: Float[Tensor, " o"], bias: Tensor | None = None
+        self,
+        numbers: Int8[Tensor, "o i"],
+        scale: Float[Tensor, " o"],
+        bias: Tensor | None = None,
+        beside: Beside | None = None,
     ) -> None:
         """Take over what ``round_rows`` made of a weight."""
         super().__init__()
         self.register_buffer("numbers", numbers)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
+        #: What stands beside in the base, and now; ``patch.py`` sets the latter.
+        self.base: Beside | None = beside
+        self.beside: Beside | None = beside
         self._packed: _Packed | None = None
         if _way() == "packed":
             self._packed = _pack(numbers)
@@ -62,29 +83,46 @@ class Int8Linear(nn.Module):
             product = self.product(x)
         return product if self.bias is None else product + self.bias
 
+    @torch.no_grad()
     def product(self, x: Tensor) -> Tensor:
         """``x Wᵀ``, without a gradient."""
         rows = x.reshape(-1, x.shape[-1]).float()
-        reach = rows.abs().amax(-1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny * _LARGEST)
-        # What is not finite has no digits; its reach makes the whole row NaN in the end.
-        wide = (rows * (_LARGEST / reach)).nan_to_num_(0.0)
-        coarse = wide.round()
-        fine = wide.sub_(coarse).mul_(_FINER).round_()
-        # One product for both digits: the weights are read once.
-        if self._packed is not None:
-            products = self._packed.product([coarse, fine], self.numbers)
-        elif _way() == "plain":
-            products = torch._int_mm(torch.cat([coarse, fine]).to(torch.int8), self.numbers.T)
-        else:
-            products = _in_parts(torch.cat([coarse, fine]), self.numbers)
         count = len(rows)
+        reach = rows.abs().amax(-1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny * _DIGIT)
+        # One product for both digits: the weights are read once. After them comes what ``_Packed`` wants.
+        digits = rows.new_empty(2 * count + 1, rows.shape[1])
+        coarse, fine = digits[:count], digits[count : 2 * count]
+        # What is not finite has no digits; its reach makes the whole row NaN in the end.
+        torch.mul(rows, _DIGIT / reach, out=fine).nan_to_num_(0.0)
+        torch.round(fine, out=coarse)
+        fine.sub_(coarse).mul_(_FINER).round_()
+        if self._packed is not None:
+            products = self._packed.product(digits, self.numbers)
+        elif _way() == "plain":
+            products = torch._int_mm(digits[:-1].to(torch.int8), self.numbers.T)
+        else:
+            products = _in_parts(digits[:-1], self.numbers)
         result = (products[count : 2 * count] * (1 / _FINER)).add_(products[:count])
-        result = result.mul_(reach / _LARGEST).mul_(self.scale)
-        return result.reshape(*x.shape[:-1], -1).to(x.dtype)
+        result = result.mul_(reach.div_(_DIGIT)).mul_(self.scale)
+        if self.beside is not None:
+            result.addmm_(rows[:, self.beside.neurons], self.beside.rows)
+        return result.view(*x.shape[:-1], -1).to(x.dtype)
 
-    def dequantized(self) -> Float[Tensor, "o i"]:
-        """The weight in fp32."""
-        return self.numbers.float() * self.scale[:, None]
+    @property
+    def weight(self) -> Float[Tensor, "o i"]:
+        """What it computes with, in fp32: made anew each time, so writing to it changes nothing."""
+        return self._with(self.beside)
+
+    @property
+    def base_weight(self) -> Float[Tensor, "o i"]:
+        """The same, of the base."""
+        return self._with(self.base)
+
+    def _with(self, beside: Beside | None) -> Float[Tensor, "o i"]:
+        weight = self.numbers.float().mul_(self.scale[:, None])
+        if beside is not None:
+            weight[:, beside.neurons] += beside.rows.T
+        return weight
 
     def extra_repr(self) -> str:
         """Shape, as ``nn.Linear`` shows it."""
@@ -92,23 +130,71 @@ class Int8Linear(nn.Module):
         return f"in_features={inputs}, out_features={outputs}, bias={self.bias is not None}"
 
 
+class _Together(nn.Module):
+    """Several layers that read the same tensor as one product; each of them is a ``_Share``."""
+
+    def __init__(self, whole: Int8Linear, count: int) -> None:
+        super().__init__()
+        self.whole = whole
+        self._count = count
+        self._read: Tensor | None = None
+        self._made: Tensor | None = None
+        self._left = 0
+
+    def made(self, x: Tensor) -> Tensor:
+        """What all of them make of ``x``; kept until each of them has asked for it."""
+        made = self._made
+        if made is None or self._read is not x:
+            made = self.whole(x)
+            self._read, self._made, self._left = x, made, self._count
+        self._left -= 1
+        if not self._left:
+            self._read = self._made = None
+        return made
+
+
+class _Share(nn.Module):
+    """The outputs ``start`` to ``stop`` of what several layers make together."""
+
+    def __init__(self, together: _Together, start: int, stop: int, first: bool) -> None:
+        super().__init__()
+        # The first one is where the network's own walk finds what they share.
+        self.__dict__["_shared"] = together
+        if first:
+            self.together = together
+        self.start, self.stop = start, stop
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.__dict__["_shared"].made(x)
+        return made[..., self.start : self.stop]
+
+    @property
+    def weight(self) -> Float[Tensor, "o i"]:
+        """What it computes with, in fp32."""
+        shared: _Together = self.__dict__["_shared"]
+        return shared.whole.weight[self.start : self.stop]
+
+
 class _Product(torch.autograd.Function):
     """``x Wᵀ``, for gradients with respect to ``x`` alone; rounding counts as the identity."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, linear: Int8Linear) -> Tensor:
-        ctx.linear = linear
+        ctx.linear, ctx.beside = linear, linear.beside
         return linear.product(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        numbers, scale = ctx.linear.numbers, ctx.linear.scale
+        numbers, scale, beside = ctx.linear.numbers, ctx.linear.scale, ctx.beside
         (grad,) = grads
-        weighed = grad.reshape(-1, grad.shape[-1]).float() * scale
+        rows = grad.reshape(-1, grad.shape[-1]).float()
+        weighed = rows * scale
         total = torch.zeros(len(weighed), numbers.shape[1])
         # In parts: the head as a whole would be half a gigabyte of fp32.
-        for part, rows in zip(weighed.split(_CHUNK_ROWS, 1), numbers.split(_CHUNK_ROWS), strict=True):
-            total.addmm_(part, rows.float())
+        for part, some in zip(weighed.split(_CHUNK_ROWS, 1), numbers.split(_CHUNK_ROWS), strict=True):
+            total.addmm_(part, some.float())
+        if beside is not None:
+            total[:, beside.neurons] += rows @ beside.rows.T
         return total.reshape(*grad.shape[:-1], -1).to(grad.dtype), None
 
 
@@ -119,14 +205,15 @@ class _Packed:
     matrix: Tensor
     sums: Int32[Tensor, " o"]
     nothing: Float[Tensor, " o"]
-    #: -128 and 127: fbgemm scales a matrix by its extremes, and with these among them the scale is 1.
-    extremes: Float[Tensor, "1 i"]
+    #: -64 and 191: fbgemm scales a matrix by its extremes to 0 to 255, and with these among them the scale is
+    #: 1 and its zero 64. So a digit of 7 bits stays one, and no sum of two products exceeds 16 bits.
+    extremes: Float[Tensor, " i"]
 
-    def product(self, digits: Sequence[Tensor], numbers: Tensor) -> Tensor:
-        """Whole numbers ``(n, i)`` times the packed ones, exactly; after them a row that means nothing."""
-        rows = torch.cat([*digits, self.extremes])
+    def product(self, digits: Float[Tensor, "n i"], numbers: Tensor) -> Tensor:
+        """Digits times the packed numbers, exactly, but for the last row, which is overwritten."""
+        digits[-1] = self.extremes
         product: Tensor = torch.fbgemm_linear_int8_weight_fp32_activation(
-            rows, numbers, self.matrix, self.sums, 1.0, 0, self.nothing
+            digits, numbers, self.matrix, self.sums, 1.0, 0, self.nothing
         )
         return product
 
@@ -140,19 +227,23 @@ def _in_parts(rows: Float[Tensor, "n i"], numbers: Int8[Tensor, "o i"]) -> Int32
 
 
 def _pack(numbers: Int8[Tensor, "o i"]) -> _Packed:
-    extremes = torch.zeros(1, numbers.shape[1])
-    extremes[0, 0], extremes[0, 1] = -_LARGEST - 1, _LARGEST
+    extremes = torch.zeros(numbers.shape[1])
+    extremes[0], extremes[1] = -_DIGIT - 1, 254 - _DIGIT
     # `sum` would widen all numbers first: seconds, and scraps between packed matrices.
     sums = torch._int_mm(torch.ones(1, numbers.shape[1], dtype=torch.int8), numbers.T)[0]
     return _Packed(torch.fbgemm_pack_quantized_matrix(numbers), sums, torch.zeros(len(numbers)), extremes)
 
 
-def round_rows(weight: Float[Tensor, "o i"]) -> tuple[Int8[Tensor, "o i"], Float[Tensor, " o"]]:
-    """A weight's rows as whole numbers, and the scale of each row."""
+def round_rows(
+    weight: Float[Tensor, "o i"], without: Int[Tensor, " k"] | None = None
+) -> tuple[Int8[Tensor, "o i"], Float[Tensor, " o"]]:
+    """A weight's rows as whole numbers, and the scale of each; ``without`` some inputs, which are zero."""
     numbers = torch.empty(weight.shape, dtype=torch.int8)
     scale = torch.empty(len(weight))
     for start in range(0, len(weight), _CHUNK_ROWS):
         rows = weight[start : start + _CHUNK_ROWS].float()
+        if without is not None:
+            rows = rows.index_fill(1, without, 0.0)
         reach = rows.abs().amax(1)
         scale[start : start + _CHUNK_ROWS] = torch.where(reach > 0, reach, 1.0) / _LARGEST
         part = rows / scale[start : start + _CHUNK_ROWS, None]
@@ -160,36 +251,125 @@ def round_rows(weight: Float[Tensor, "o i"]) -> tuple[Int8[Tensor, "o i"], Float
     return numbers, scale
 
 
-def quantize(network: nn.Module, spared: Collection[nn.Module], known: Mapping[str, Tensor]) -> None:
-    """Put an ``Int8Linear`` in the place of every ``nn.Linear`` but ``spared``.
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Which linear layers of a network become one product, and which have neurons beside it.
+
+    Attributes:
+        units: Names of layers that read the same tensor, and are one product, by the name of it.
+        projections: Names among them with neurons beside.
+    """
+
+    units: Mapping[str, tuple[str, ...]]
+    projections: frozenset[str]
+
+    @classmethod
+    def of(
+        cls, network: nn.Module, projections: Collection[nn.Module], together: Sequence[Sequence[str]]
+    ) -> "Plan":
+        """Every ``nn.Linear`` but those of one input (torch 2.13's int8 product reads past such a matrix).
+
+        A subclass may compute something else, so only the very class counts; what is none (GPT-2's Conv1D,
+        embeddings) stays. Of ``together``, groups whose layers are not all there count as none.
+        """
+        linears = {
+            name: module
+            for name, module in network.named_modules()
+            if type(module) is nn.Linear and module.in_features > 1
+        }
+        groups = {group[0]: tuple(group) for group in together if set(group) <= linears.keys()}
+        others = {name for group in groups.values() for name in group[1:]}
+        outputs = {id(module) for module in projections}
+        return cls(
+            {
+                "+".join(groups.get(name, (name,))): groups.get(name, (name,))
+                for name in linears
+                if name not in others
+            },
+            frozenset(name for name, module in linears.items() if id(module) in outputs),
+        )
+
+    def parts(self, name: str) -> list[str]:
+        """What a file has of a product."""
+        return [
+            f"{name}.{part}"
+            for part in ("numbers", "scale", *(("neurons", "rows") if name in self.projections else ()))
+        ]
+
+
+def quantize(network: nn.Module, plan: Plan, known: Mapping[str, Tensor]) -> None:
+    """Put int8 products in the place of the linear layers of a plan.
 
     Args:
-        network: is changed; what is no ``nn.Linear`` (GPT-2's Conv1D, embeddings) stays.
-        spared: stay as they are.
+        network: is changed.
+        plan: what is to be put there.
         known: what ``kept`` found; what is missing is rounded now.
     """
-    for name, linear in _linears(network, spared).items():
-        if f"{name}.numbers" in known:
-            numbers, scale = known[f"{name}.numbers"], known[f"{name}.scale"]
-        else:
-            numbers, scale = round_rows(linear.weight.data)
-        bias = None if linear.bias is None else linear.bias.data
-        parent, _, last = name.rpartition(".")
-        setattr(network.get_submodule(parent), last, Int8Linear(numbers, scale, bias))
+    for name, members in plan.units.items():
+        linears = [network.get_submodule(member) for member in members]
+        made = known if f"{name}.numbers" in known else _rounded(network, plan, name)
+        beside = Beside(made[f"{name}.neurons"], made[f"{name}.rows"]) if name in plan.projections else None
+        bias = None
+        if any(linear.bias is not None for linear in linears):
+            bias = torch.cat(
+                [
+                    torch.zeros(len(linear.weight)) if linear.bias is None else linear.bias.data
+                    for linear in linears
+                ]
+            )
+        whole = Int8Linear(made[f"{name}.numbers"], made[f"{name}.scale"], bias, beside)
+        if len(members) == 1:
+            _put(network, name, whole)
+            continue
+        together, start = _Together(whole, len(members)), 0
+        for member, linear in zip(members, linears, strict=True):
+            stop = start + len(linear.weight)
+            _put(network, member, _Share(together, start, stop, member == members[0]))
+            start = stop
 
 
-def kept(folder: Path, network: nn.Module, spared: Collection[nn.Module], base: str) -> dict[str, Tensor]:
+def _put(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(network.get_submodule(parent), last, module)
+
+
+def _rounded(network: nn.Module, plan: Plan, name: str) -> dict[str, Tensor]:
+    """The numbers and scales of one product of a plan, and what stands beside."""
+    weights = [network.get_submodule(member).weight.data for member in plan.units[name]]
+    neurons = _coarsest(weights[0]) if name in plan.projections else None
+    found = [round_rows(weight, neurons) for weight in weights]
+    made = {f"{name}.numbers": torch.cat([each[0] for each in found])}
+    made[f"{name}.scale"] = torch.cat([each[1] for each in found])
+    if neurons is not None:
+        made |= {f"{name}.neurons": neurons, f"{name}.rows": weights[0][:, neurons].T.float().contiguous()}
+    return made
+
+
+def _spared(neurons: int) -> int:
+    return max(1, int(neurons * _SPARED))
+
+
+def _coarsest(weight: Float[Tensor, "o i"]) -> Int[Tensor, " k"]:
+    """The neurons whose weights stand out of their rows the most, and make all others coarse."""
+    weight = weight.float()
+    share = weight.abs() / weight.abs().amax(1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)
+    for _ in range(3):  # its eighth power
+        share.square_()
+    return share.sum(0).topk(_spared(weight.shape[1])).indices.sort().values
+
+
+def kept(folder: Path, network: nn.Module, plan: Plan, base: str) -> dict[str, Tensor]:
     """The numbers and scales of a folder's linear layers, mapped; made and written when not there.
 
     Written whole or not at all; looked at before use: the base and the format it was made for, every
     shape, and two rows of every layer. A folder that cannot be written to costs the seconds again.
     """
-    path, linears = folder / _FILE, _linears(network, spared)
-    if (found := _mapped(path, linears, base)) is not None:
+    path = folder / _FILE
+    if (found := _mapped(path, network, plan, base)) is not None:
         return found
     made: dict[str, Tensor] = {}
-    for name, linear in linears.items():
-        made[f"{name}.numbers"], made[f"{name}.scale"] = round_rows(linear.weight.data)
+    for name in plan.units:
+        made |= _rounded(network, plan, name)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(made, part, {"base": base, "format": _FORMAT})
@@ -200,91 +380,98 @@ def kept(folder: Path, network: nn.Module, spared: Collection[nn.Module], base: 
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         return made
-    found = _mapped(path, linears, base)
+    found = _mapped(path, network, plan, base)
     return made if found is None else found
 
 
-def map_anew(network: nn.Module, folder: Path, base: str) -> None:
+def map_anew(network: nn.Module, folder: Path, plan: Plan, base: str) -> None:
     """Give back the memory of numbers that were only read to be packed: they are mapped once more, unread.
 
     Only a backward pass reads them from then on. A file that is not what ``kept`` has left is not mapped.
     """
     if _way() != "packed":
         return
-    layers = {name: each for name, each in network.named_modules() if isinstance(each, Int8Linear)}
+    layers: dict[str, Int8Linear] = {}
+    for name, members in plan.units.items():
+        module = network.get_submodule(members[0])
+        whole = module.together.whole if isinstance(module, _Share) else module
+        assert isinstance(whole, Int8Linear)
+        layers[name] = whole
     with contextlib.suppress(OSError, SafetensorError), safe_open(folder / _FILE, "pt") as file:
-        if not _is_for(file, layers, base):
+        if not _is_for(file, plan, base):
             return
         # Both, as each holds the whole mapping; all are there before any is set.
         anew = {name: [file.get_tensor(f"{name}.{part}") for part in ("numbers", "scale")] for name in layers}
         for name, layer in layers.items():
             layer.numbers, layer.scale = anew[name]
+            if layer.base is not None:
+                layer.base = layer.beside = Beside(layer.base.neurons.clone(), layer.base.rows.clone())
     # What packing left between the packed matrices (400 MB for the default model); glibc alone has this.
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _linears(network: nn.Module, spared: Collection[nn.Module]) -> dict[str, nn.Linear]:
-    """By name; a subclass may compute something else, so only the very class counts.
-
-    A layer of one input is left alone: torch 2.13's int8 product reads past such a matrix.
-    """
-    left = {id(module) for module in spared}
-    return {
-        name: module
-        for name, module in network.named_modules()
-        if type(module) is nn.Linear and module.in_features > 1 and id(module) not in left
-    }
-
-
-def _mapped(path: Path, linears: Mapping[str, nn.Linear], base: str) -> dict[str, Tensor] | None:
+def _mapped(path: Path, network: nn.Module, plan: Plan, base: str) -> dict[str, Tensor] | None:
     """What a file holds, if it is what ``kept`` would make."""
     try:
         with safe_open(path, "pt") as file:
-            if not _is_for(file, linears, base):
+            if not _is_for(file, plan, base):
                 return None
             found: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
         return None
-    fits = all(
-        _fits(found[f"{name}.numbers"], found[f"{name}.scale"], linear.weight.data)
-        for name, linear in linears.items()
-    )
-    return found if fits else None
+    return found if all(_fits(network, plan, name, found) for name in plan.units) else None
 
 
-def _is_for(file: Any, names: Iterable[str], base: str) -> bool:
+def _is_for(file: Any, plan: Plan, base: str) -> bool:
     """Whether an open file tells that it is of this base and format, and of these layers."""
     about = file.metadata() or {}
-    parts = {f"{name}.{part}" for name in names for part in ("numbers", "scale")}
+    parts = {part for name in plan.units for part in plan.parts(name)}
     return (about.get("base"), about.get("format")) == (base, _FORMAT) and set(file.keys()) == parts
 
 
-def _fits(numbers: Tensor, scale: Tensor, weight: Tensor) -> bool:
+def _fits(network: nn.Module, plan: Plan, name: str, found: Mapping[str, Tensor]) -> bool:
+    """Whether the types, the shapes, and the ends of one product are those of its weights."""
+    numbers, scale = found[f"{name}.numbers"], found[f"{name}.scale"]
+    weights = [network.get_submodule(member).weight.data for member in plan.units[name]]
     if (numbers.dtype, scale.dtype) != (torch.int8, torch.float32):
         return False
-    if numbers.shape != weight.shape or scale.shape != weight.shape[:1]:
+    shape = (sum(map(len, weights)), weights[0].shape[1])
+    if numbers.shape != shape or scale.shape != shape[:1]:
         return False
-    ends = [0, len(weight) - 1]
-    rounded, scales = round_rows(weight[ends])
-    return torch.equal(numbers[ends], rounded) and torch.equal(scale[ends], scales)
+    neurons = None
+    if name in plan.projections:
+        neurons, rows = found[f"{name}.neurons"], found[f"{name}.rows"]
+        count = _spared(shape[1])
+        if (neurons.dtype, neurons.shape) != (torch.int64, (count,)) or rows.shape != (count, shape[0]):
+            return False
+        if not ((neurons >= 0) & (neurons < shape[1])).all() or not torch.equal(
+            rows, weights[0][:, neurons].T.float()
+        ):
+            return False
+    first = round_rows(weights[0][:1], neurons)
+    last = round_rows(weights[-1][-1:], neurons)
+    return all(
+        torch.equal(numbers[at], row[0][0]) and torch.equal(scale[at], row[1][0])
+        for at, row in ((0, first), (-1, last))
+    )
 
 
 @cache
 def _way() -> Literal["packed", "plain", "parts"]:
     """The fastest exact product here: packed by fbgemm, or plain (oneDNN), or in parts, which is slow.
 
-    Without VNNI, sums of two products may saturate at 16 bits in the first two. fbgemm's operators that
-    take a scale as it comes are deprecated, each warning once; where they are gone, the plain way gives the
-    same bits.
+    fbgemm's operators that take a scale as it comes are deprecated, each warning once; where they are gone,
+    the plain way gives the same bits.
     """
-    left = torch.full((2, 256), _LARGEST, dtype=torch.int8)
+    left = torch.full((3, 256), float(_DIGIT))
     left[1, ::3] = 5
     right = torch.full((64, 256), _LARGEST, dtype=torch.int8)
     right[::2] = -_LARGEST
-    wanted = left.long() @ right.T.long()
+    wanted = left[:2].long() @ right.T.long()
     with warnings.catch_warnings(), contextlib.suppress(AttributeError, RuntimeError):
         warnings.simplefilter("ignore")
-        if torch.equal(_pack(right).product([left.float()], right)[:2].long(), wanted):
+        if torch.equal(_pack(right).product(left, right)[:2].long(), wanted):
             return "packed"
-    return "plain" if torch.equal(torch._int_mm(left, right.T).long(), wanted) else "parts"
+    narrow = left[:2].to(torch.int8)
+    return "plain" if torch.equal(torch._int_mm(narrow, right.T).long(), wanted) else "parts"

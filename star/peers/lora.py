@@ -13,6 +13,7 @@ from star.locate import Layers
 from star.model import CodeModel
 from star.patch import Draft
 from star.peers.course import Course, Where, layers_at, whole
+from star.quantize import Int8Linear
 from star.result import Budget, Result, Step
 
 __all__ = ["Lora", "adapters"]
@@ -78,7 +79,7 @@ def adapters(model: CodeModel, layers: Sequence[int], rank: int, alpha: int, see
     except ImportError:
         raise StarError("LoRA needs the library peft; install star-lsp[bench].") from None
     # PEFT replaces children of what it is given: of this shelf, and not of the network.
-    shelf = nn.ModuleDict({f"layer{layer}": model.projection(layer) for layer in layers})
+    shelf = nn.ModuleDict({f"layer{layer}": _plain(model.projection(layer)) for layer in layers})
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -92,6 +93,16 @@ def adapters(model: CodeModel, layers: Sequence[int], rank: int, alpha: int, see
         if factor.requires_grad:
             factor.data = factor.data.float()
     return {layer: shelf[f"layer{layer}"] for layer in layers}
+
+
+def _plain(projection: nn.Module) -> nn.Module:
+    """A projection as PEFT knows it: one in int8 as the linear layer that it computes."""
+    if not isinstance(projection, Int8Linear):
+        return projection
+    weight = projection.weight
+    plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    plain.weight.data = weight
+    return plain
 
 
 def _delta(model: CodeModel, adapter: Any) -> torch.Tensor:
