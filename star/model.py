@@ -22,7 +22,7 @@ from star.errors import CaseError, ModelError
 from star.family import Family, family_of, tensor_at
 from star.fingerprint import read_config
 from star.history import Weights, base_of, weights_of
-from star.quantize import Int8Linear, Plan, kept, map_anew, quantize
+from star.quantize import SAMPLE, Int8Linear, Plan, kept, made, map_anew, quantize
 from star.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -101,11 +101,16 @@ class CodeModel:
                 for group in self.family.together
             ]
             plan = Plan.of(self.network, projections, together)
-            known = {} if folder is None else kept(folder, self.network, plan, fingerprint)
-            quantize(self.network, plan, known)
+            ordinary = self.encode(SAMPLE)[: self.context]
+            samples = [ordinary, *([mark, *ordinary[:16]] for mark in sorted(self.stop_ids))]
+            if folder is None:
+                numbers = made(self.network, plan, samples)
+            else:
+                numbers = kept(folder, self.network, plan, samples, fingerprint)
+            quantize(self.network, plan, numbers)
             del projections
             if folder is not None:
-                known.clear()
+                numbers.clear()
                 map_anew(self.network, folder, plan, fingerprint)
         #: The stored weight of a projection; one in int8 knows its own base.
         self._base: list[Tensor | None] = [

@@ -6,7 +6,8 @@ coordinates that every model has (numbers in README.md). With 7 bits no processo
 one of whole numbers is exact: a row gives the same result alone and among others, and on every machine.
 
 Beside the numbers an output projection has some neurons in fp32: those whose weights would make the scales
-of all others coarse, and those that patches change.
+of all others coarse, those whose activations are so large that their rounding would count, and those that
+patches change.
 
 Where the numbers of a folder come from is known here too: they are made once and kept beside the model,
 to be mapped by every process that serves it.
@@ -28,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-__all__ = ["Beside", "Int8Linear", "Plan", "kept", "map_anew", "quantize", "round_rows"]
+__all__ = ["SAMPLE", "Beside", "Int8Linear", "Plan", "kept", "made", "map_anew", "quantize", "round_rows"]
 
 #: The largest whole number of a weight, and of a digit of an activation.
 _LARGEST, _DIGIT = 127, 63
@@ -37,8 +38,36 @@ _CHUNK_ROWS = 8192
 _PART = 2**24 // (_LARGEST * _DIGIT)
 _FORMAT = "2"
 _FILE = "int8.safetensors"
-#: Neurons of a projection that stay in fp32: 64 of the default model's 4,864.
+#: Neurons of a projection that stay in fp32 for their weights, and as many for their activations: 64 of the
+#: default model's 4,864.
 _SPARED = 1 / 76
+#: Which activations are large is seen on this. The largest are those at the first token of a text, and marks
+#: such as that of fill-in-the-middle have some that no other token has.
+SAMPLE = '''"""Reads settings."""
+
+import json
+from pathlib import Path
+
+
+class Settings:
+    """What a user has chosen."""
+
+    def __init__(self, path: Path, retries: int = 3) -> None:
+        self.path = path
+        self.values: dict[str, str] = {}
+
+    def load(self) -> bool:
+        if not self.path.exists():
+            return False
+        with self.path.open(encoding="utf-8") as file:
+            for key, value in json.load(file).items():
+                self.values[key.strip().lower()] = str(value)
+        return len(self.values) > 0  # nothing is not an error
+
+
+def main() -> None:
+    print("{} of {}".format(1.5e-3, [x * 2 for x in range(10) if x % 3]))
+'''
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -297,35 +326,37 @@ class Plan:
         ]
 
 
-def quantize(network: nn.Module, plan: Plan, known: Mapping[str, Tensor]) -> None:
-    """Put int8 products in the place of the linear layers of a plan.
-
-    Args:
-        network: is changed.
-        plan: what is to be put there.
-        known: what ``kept`` found; what is missing is rounded now.
-    """
+def quantize(network: nn.Module, plan: Plan, numbers: Mapping[str, Tensor]) -> None:
+    """Put int8 products in the place of the linear layers of a plan, from what ``made`` or ``kept`` gives."""
     for name, members in plan.units.items():
-        linears = [network.get_submodule(member) for member in members]
-        made = known if f"{name}.numbers" in known else _rounded(network, plan, name)
-        beside = Beside(made[f"{name}.neurons"], made[f"{name}.rows"]) if name in plan.projections else None
-        bias = None
-        if any(linear.bias is not None for linear in linears):
-            bias = torch.cat(
-                [
-                    torch.zeros(len(linear.weight)) if linear.bias is None else linear.bias.data
-                    for linear in linears
-                ]
-            )
-        whole = Int8Linear(made[f"{name}.numbers"], made[f"{name}.scale"], bias, beside)
+        linears: list[Any] = [network.get_submodule(member) for member in members]
+        beside = None
+        if name in plan.projections:
+            beside = Beside(numbers[f"{name}.neurons"], numbers[f"{name}.rows"])
+        weights = _weights(network, members)
+        bias = _bias([linear.bias for linear in linears], [len(weight) for weight in weights])
+        whole = Int8Linear(numbers[f"{name}.numbers"], numbers[f"{name}.scale"], bias, beside)
         if len(members) == 1:
             _put(network, name, whole)
             continue
         together, start = _Together(whole, len(members)), 0
-        for member, linear in zip(members, linears, strict=True):
-            stop = start + len(linear.weight)
+        for member, weight in zip(members, weights, strict=True):
+            stop = start + len(weight)
             _put(network, member, _Share(together, start, stop, member == members[0]))
             start = stop
+
+
+def _bias(each: Sequence[Tensor | None], sizes: Sequence[int]) -> Tensor | None:
+    """The biases of several layers as one, where any has one."""
+    if all(bias is None for bias in each):
+        return None
+    parts = zip(each, sizes, strict=True)
+    return torch.cat([torch.zeros(size) if bias is None else bias.data for bias, size in parts])
+
+
+def _weights(network: nn.Module, names: Sequence[str]) -> list[Tensor]:
+    found = [network.get_submodule(name).weight for name in names]
+    return [each.data for each in found if isinstance(each, Tensor)]
 
 
 def _put(network: nn.Module, name: str, module: nn.Module) -> None:
@@ -333,33 +364,72 @@ def _put(network: nn.Module, name: str, module: nn.Module) -> None:
     setattr(network.get_submodule(parent), last, module)
 
 
-def _rounded(network: nn.Module, plan: Plan, name: str) -> dict[str, Tensor]:
-    """The numbers and scales of one product of a plan, and what stands beside."""
-    weights = [network.get_submodule(member).weight.data for member in plan.units[name]]
-    neurons = _coarsest(weights[0]) if name in plan.projections else None
-    found = [round_rows(weight, neurons) for weight in weights]
-    made = {f"{name}.numbers": torch.cat([each[0] for each in found])}
-    made[f"{name}.scale"] = torch.cat([each[1] for each in found])
-    if neurons is not None:
-        made |= {f"{name}.neurons": neurons, f"{name}.rows": weights[0][:, neurons].T.float().contiguous()}
-    return made
+def made(network: nn.Module, plan: Plan, samples: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """The numbers and scales of every product of a plan, and what stands beside.
+
+    Args:
+        network: with its layers as they are stored.
+        plan: of this network.
+        samples: token ids of ordinary prompts; not needed where the plan has no projections.
+    """
+    found: dict[str, Tensor] = {}
+    largest = _largest(network, plan.projections, samples)
+    for name, members in plan.units.items():
+        weights = _weights(network, members)
+        neurons = None
+        if name in plan.projections:
+            neurons = _spared(weights[0].float(), largest[name])
+            found[f"{name}.neurons"] = neurons
+            found[f"{name}.rows"] = weights[0][:, neurons].T.float().contiguous()
+        rounded = [round_rows(weight, neurons) for weight in weights]
+        found[f"{name}.numbers"] = torch.cat([each[0] for each in rounded])
+        found[f"{name}.scale"] = torch.cat([each[1] for each in rounded])
+    return found
 
 
-def _spared(neurons: int) -> int:
-    return max(1, int(neurons * _SPARED))
+def _largest(
+    network: nn.Module, names: Collection[str], samples: Sequence[Sequence[int]]
+) -> dict[str, Tensor]:
+    """The largest activation of each neuron on some samples, by the name of the projection."""
+    found: dict[str, Tensor] = {}
+
+    def see(name: str, args: tuple[Tensor]) -> None:
+        seen = args[0].reshape(-1, args[0].shape[-1]).float().abs().amax(0)
+        found[name] = torch.maximum(found[name], seen) if name in found else seen
+
+    handles = [
+        network.get_submodule(name).register_forward_pre_hook(
+            lambda _module, args, name=name: see(name, args)
+        )
+        for name in names
+    ]
+    try:
+        if names:
+            with torch.inference_mode():
+                for sample in samples:
+                    network(torch.tensor([list(sample)]), use_cache=False, logits_to_keep=1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
 
 
-def _coarsest(weight: Float[Tensor, "o i"]) -> Int[Tensor, " k"]:
-    """The neurons whose weights stand out of their rows the most, and make all others coarse."""
-    weight = weight.float()
+def _spared(weight: Float[Tensor, "o i"], largest: Float[Tensor, " i"]) -> Int[Tensor, " k"]:
+    """The neurons that stay in fp32, ascending: their weights stand out, or rounding costs much."""
+    numbers, scale = round_rows(weight)
+    cost = (numbers.float() * scale[:, None]).sub_(weight).norm(dim=0) * largest
     share = weight.abs() / weight.abs().amax(1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)
     for _ in range(3):  # its eighth power
         share.square_()
-    return share.sum(0).topk(_spared(weight.shape[1])).indices.sort().values
+    count = max(1, int(weight.shape[1] * _SPARED))
+    neurons: Tensor = torch.unique(torch.cat([each.topk(count).indices for each in (share.sum(0), cost)]))
+    return neurons
 
 
-def kept(folder: Path, network: nn.Module, plan: Plan, base: str) -> dict[str, Tensor]:
-    """The numbers and scales of a folder's linear layers, mapped; made and written when not there.
+def kept(
+    folder: Path, network: nn.Module, plan: Plan, samples: Sequence[Sequence[int]], base: str
+) -> dict[str, Tensor]:
+    """What ``made`` gives, mapped from a folder; made and written when not there.
 
     Written whole or not at all; looked at before use: the base and the format it was made for, every
     shape, and two rows of every layer. A folder that cannot be written to costs the seconds again.
@@ -367,21 +437,19 @@ def kept(folder: Path, network: nn.Module, plan: Plan, base: str) -> dict[str, T
     path = folder / _FILE
     if (found := _mapped(path, network, plan, base)) is not None:
         return found
-    made: dict[str, Tensor] = {}
-    for name in plan.units:
-        made |= _rounded(network, plan, name)
+    fresh = made(network, plan, samples)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(made, part, {"base": base, "format": _FORMAT})
+        save_file(fresh, part, {"base": base, "format": _FORMAT})
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
     except (OSError, SafetensorError):
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        return made
+        return fresh
     found = _mapped(path, network, plan, base)
-    return made if found is None else found
+    return fresh if found is None else found
 
 
 def map_anew(network: nn.Module, folder: Path, plan: Plan, base: str) -> None:
@@ -433,7 +501,7 @@ def _is_for(file: Any, plan: Plan, base: str) -> bool:
 def _fits(network: nn.Module, plan: Plan, name: str, found: Mapping[str, Tensor]) -> bool:
     """Whether the types, the shapes, and the ends of one product are those of its weights."""
     numbers, scale = found[f"{name}.numbers"], found[f"{name}.scale"]
-    weights = [network.get_submodule(member).weight.data for member in plan.units[name]]
+    weights = _weights(network, plan.units[name])
     if (numbers.dtype, scale.dtype) != (torch.int8, torch.float32):
         return False
     shape = (sum(map(len, weights)), weights[0].shape[1])
@@ -442,8 +510,7 @@ def _fits(network: nn.Module, plan: Plan, name: str, found: Mapping[str, Tensor]
     neurons = None
     if name in plan.projections:
         neurons, rows = found[f"{name}.neurons"], found[f"{name}.rows"]
-        count = _spared(shape[1])
-        if (neurons.dtype, neurons.shape) != (torch.int64, (count,)) or rows.shape != (count, shape[0]):
+        if neurons.dtype != torch.int64 or rows.shape != (len(neurons), shape[0]):
             return False
         if not ((neurons >= 0) & (neurons < shape[1])).all() or not torch.equal(
             rows, weights[0][:, neurons].T.float()

@@ -18,7 +18,7 @@ from star.history import base_of
 from star.locate import layers_by_loss
 from star.model import CodeModel
 from star.patch import Patch, Rows, install, installed
-from star.quantize import Beside, Int8Linear, Plan, round_rows
+from star.quantize import Beside, Int8Linear, Plan, made, round_rows
 from star.repair import repair
 from star.stop import StopRule
 from star.trace import prepare, trace
@@ -125,7 +125,8 @@ def test_zeros_stay_zeros_and_what_is_no_number_stays_none() -> None:
 
 def test_a_layer_of_one_input_is_left_alone() -> None:
     network = nn.Sequential(nn.Linear(1, 4), nn.Linear(4, 1))
-    quantize.quantize(network, Plan.of(network, (), ()), {})
+    plan = Plan.of(network, (), ())
+    quantize.quantize(network, plan, made(network, plan, ()))
     assert [type(module) for module in network] == [nn.Linear, Int8Linear]
 
 
@@ -145,7 +146,7 @@ def test_layers_that_read_the_same_tensor_are_one_product_and_say_what_they_said
     x, other = torch.randn(3, 8, requires_grad=True), torch.randn(2, 8)
     plan = Plan.of(network, (), [["a", "b"], ["c", "d"]])
     assert set(plan.units) == {"a+b", "c"}
-    quantize.quantize(network, plan, {})
+    quantize.quantize(network, plan, made(network, plan, ()))
     for given_ in (x, other, x):  # in turn, and one of them twice
         for name in ("a", "b", "c", "a"):
             assert torch.equal(network[name](given_), alone[name](given_))
@@ -156,18 +157,18 @@ def test_layers_that_read_the_same_tensor_are_one_product_and_say_what_they_said
     torch.testing.assert_close(mine, x.grad)
 
 
-def test_the_neurons_that_make_all_others_coarse_stay_as_they_are() -> None:
-    torch.manual_seed(0)
-    linear = nn.Linear(152, 30, bias=False)
-    linear.weight.data[:, 7] *= 50
-    linear.weight.data[:9, 100] *= 50
-    network = nn.ModuleDict({"p": linear})
-    weight = linear.weight.data
-    quantize.quantize(network, Plan.of(network, [linear], ()), {})
-    made = network["p"]
-    assert made.beside.neurons.tolist() == [7, 100]
-    assert torch.equal(made.weight[:, [7, 100]], weight[:, [7, 100]])
-    assert (made.weight - weight).abs().max() <= weight[:, 8:99].abs().max() / 127
+def test_neurons_that_make_others_coarse_and_those_of_large_activations_stay_as_they_are() -> None:
+    network = tiny.network("qwen2")
+    projection = network.model.layers[1].mlp.down_proj
+    projection.weight.data[:, 7] *= 50
+    network.model.layers[1].mlp.up_proj.weight.data[30] *= 200
+    weight = projection.weight.data.clone()
+    plan = Plan.of(network, [projection], ())
+    quantize.quantize(network, plan, made(network, plan, [[1, 2, 3], [4]]))
+    there = network.model.layers[1].mlp.down_proj
+    assert there.beside.neurons.tolist() == [7, 30]
+    assert torch.equal(there.weight[:, [7, 30]], weight[:, [7, 30]])
+    assert (there.weight - weight).abs().max() <= weight[:, 8:].abs().max() / 127
 
 
 # -- models ----------------------------------------------------------------------------------------

@@ -61,6 +61,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--rates/--no-rates", default=True, help="Whether to measure tokens a second too, on a long prompt."
 )
 @click.option(
+    "--repairs",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Wrong suggestions to flag and have repaired, typing meanwhile.",
+)
+@click.option(
     "--out",
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
@@ -79,6 +87,7 @@ def latency(
     peer: str | None,
     gguf: Path | None,
     rates: bool,
+    repairs: int,
     folder: Path,
     as_json: bool,
 ) -> None:
@@ -101,7 +110,7 @@ def latency(
     from star_lsp.cli.latency.trace import traces
 
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = Asked(traces(files, rows, seed), pace, seed, where.absolute(), gguf, threads, rates)
+    asked = Asked(traces(files, rows, seed), pace, seed, where.absolute(), gguf, threads, rates, repairs)
     measured = Measured()
     console = err()
     with alone(folder):
@@ -140,7 +149,7 @@ def _about(model: str, pace: str, rows: int, threads: int, end: str) -> str:
             "ratios count it as one of that time, since nobody sees the difference.",
             "- The peer has the prompt layout of its editor plugins, one slot, prompt cache, no sampling, "
             "and what they remember of shown text; what they ask for ahead of an acceptance it has not.",
-            "- After a repair is not measured yet.",
+            "- At rest, during a repair and after it the same keys are typed; no suggestion begins with them.",
         ]
     )
 

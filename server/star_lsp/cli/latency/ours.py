@@ -1,5 +1,6 @@
 """Our server, as it runs below an editor: a process of its own, spoken to over its standard input."""
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 from star_lsp.cli.client import Client, ServerDied
 from star_lsp.cli.latency.cost import Cost, cost
 from star_lsp.cli.latency.replay import Document, Suggestion
-from star_lsp.protocol import ACCEPT, STATUS
+from star_lsp.protocol import ACCEPT, FLAG, LIST_CASES, STATUS
 
 __all__ = ["Ours", "serving"]
 
@@ -38,6 +39,33 @@ class Ours:
     async def accept(self, suggestion: Suggestion) -> None:
         """Run the command that is in the item."""
         await self._client.command(ACCEPT, completionId=suggestion.id)
+
+    async def revision(self) -> str:
+        """What is served now."""
+        return str((await self._client.command(STATUS))["revision"])
+
+    async def flag(self, suggestion: Suggestion, expected: str) -> "asyncio.Task[bool]":
+        """Flag a suggestion: a task that ends with the repair, and tells whether it solved the case."""
+        flagged = await self._client.command(FLAG, completionId=suggestion.id, expected=expected)
+
+        async def ended() -> str | None:
+            for case in await self._client.command(LIST_CASES):
+                if case["id"] == flagged["caseId"] and case["status"] not in ("pending", "repairing"):
+                    return str(case["status"])
+            return None
+
+        async def solved() -> bool:
+            return await self._client.until(ended) == "solved"
+
+        return asyncio.create_task(solved())
+
+    async def until_other_than(self, revision: str) -> None:
+        """Wait until another revision is served."""
+
+        async def other() -> bool | None:
+            return await self.revision() != revision or None
+
+        await self._client.until(other)
 
     def cost(self) -> Cost:
         """What it has cost so far."""

@@ -1,6 +1,7 @@
 """Tokens a second of our own model, on the path that serves."""
 
 import statistics
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ __all__ = ["DECODE_TOKENS", "PREFILL_TOKENS", "Rates", "Speed", "median"]
 
 #: A long prompt, and a long completion.
 PREFILL_TOKENS, DECODE_TOKENS = 1000, 32
+#: One neuron in so many: 540 in the last quarter of the default model's layers.
+_EACH = 54
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,25 @@ class Speed:
         """A prompt of about 1000 tokens, less where the text or the model's context is short."""
         most = min(PREFILL_TOKENS, (self._model.context or PREFILL_TOKENS + DECODE_TOKENS) - DECODE_TOKENS)
         return list(self._model.encode(text))[:most]
+
+    def swap_milliseconds(self) -> float:
+        """What it takes to have a patch served, as large as one of the default repairs, from its file."""
+        import torch
+
+        from star.patch import Patch, Rows, install, load
+
+        model, rows = self._model, []
+        for layer in range(model.depth - max(1, model.depth // 4), model.depth):
+            neurons = torch.arange(0, model.neurons, _EACH)
+            rows.append(Rows(layer, neurons, torch.full((len(neurons), model.width), 1e-6)))
+        with tempfile.TemporaryDirectory(prefix="star-lsp-bench-") as folder:
+            path = Path(folder) / "patch.safetensors"
+            Patch(model.fingerprint, tuple(rows)).save(path)
+            started = time.perf_counter()
+            install(model, [load(path, model)])
+            ended = time.perf_counter()
+        install(model, [])
+        return (ended - started) * 1000
 
     def rates(self, prompt: Sequence[int], tokens: int = DECODE_TOKENS) -> Rates:
         """Tokens a second of a prompt that was never read before, and of what is written after it."""

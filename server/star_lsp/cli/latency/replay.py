@@ -11,8 +11,9 @@ from star_lsp.cli.latency.trace import Trace
 
 __all__ = ["Completer", "Document", "Kind", "Pace", "Request", "Suggestion", "acceptable", "gaps", "replay"]
 
-#: What came before a request: the document was opened, a key was hit, a suggestion was accepted.
-Kind = Literal["cold", "next keystroke", "after accept"]
+#: What came before a request: the document was opened, a key was hit, a suggestion was accepted. The others
+#: are keys that begin no suggestion: with no repair under way, with one, and once its patch is served.
+Kind = Literal["cold", "next keystroke", "after accept", "at rest", "during repair", "after repair"]
 Pace = Literal["human", "fast"]
 
 #: Seconds between two keys of a person who knows what to write.

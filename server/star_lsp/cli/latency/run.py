@@ -13,7 +13,8 @@ from star_lsp.cli.latency.cost import Cost
 from star_lsp.cli.latency.llama import Llama, beside
 from star_lsp.cli.latency.ours import Ours, serving
 from star_lsp.cli.latency.rates import DECODE_TOKENS, Speed, median
-from star_lsp.cli.latency.replay import Pace, gaps, replay
+from star_lsp.cli.latency.repaired import repaired
+from star_lsp.cli.latency.replay import Pace, Request, gaps, replay
 from star_lsp.cli.latency.summary import Measured
 from star_lsp.cli.latency.trace import Trace
 
@@ -41,6 +42,7 @@ class Asked:
         gguf: The same model for the peer; None without one.
         threads: Of the peer: as many as ours has.
         rates: Whether tokens a second are measured too.
+        repairs: How many wrong suggestions are flagged and repaired.
     """
 
     traces: Sequence[Trace]
@@ -50,6 +52,7 @@ class Asked:
     gguf: Path | None
     threads: int
     rates: bool = True
+    repairs: int = 0
 
 
 async def run(asked: Asked, folder: Path, measured: Measured, on_progress: OnProgress) -> None:
@@ -72,6 +75,9 @@ async def run(asked: Asked, folder: Path, measured: Measured, on_progress: OnPro
             measured.servers = [server.name for server in servers]
             with (folder / "latency.jsonl").open("w", encoding="utf-8") as lines:
                 await _replayed(asked, servers, lines, measured, on_progress)
+                on_progress(len(asked.traces), len(asked.traces), "repairs", None)
+                async for request in repaired(asked.traces, ours, asked.repairs):
+                    _noted(request, lines, measured)
         if asked.rates:
             on_progress(len(asked.traces), len(asked.traces), "tokens a second", None)
             await _rated(asked, peer, measured)
@@ -93,10 +99,14 @@ async def _replayed(
             on_progress(number, len(asked.traces), f"{server.name} {trace.name}", left)
             between = gaps(asked.pace, f"{asked.seed}/{trace.name}")
             async for request in replay(trace, server, between):
-                measured.requests.append(request)
-                lines.write(json.dumps(asdict(request)) + "\n")
-                lines.flush()
+                _noted(request, lines, measured)
             _costed(server, before[server.name], measured)
+
+
+def _noted(request: Request, lines: IO[str], measured: Measured) -> None:
+    measured.requests.append(request)
+    lines.write(json.dumps(asdict(request)) + "\n")
+    lines.flush()
 
 
 def _costed(server: _Costing, before: Cost, measured: Measured) -> None:
@@ -111,6 +121,7 @@ async def _rated(asked: Asked, peer: Llama | None, measured: Measured) -> None:
     speed = Speed(asked.model)
     text = "\n".join(each.prefix + each.truth + each.suffix for each in asked.traces)
     prompt = speed.prompt(text)
+    measured.swap_milliseconds = speed.swap_milliseconds()
     ours, peers = [], []
     speed.rates(prompt[: len(prompt) // 4], 2)  # kernels choose themselves at the first run
     for _ in range(_TIMES):

@@ -20,8 +20,9 @@ __all__ = [
     "wait",
 ]
 
-#: ``after repair`` has its row; nothing measures it yet.
-KINDS = ("cold", "next keystroke", "after accept", "after repair")
+KINDS = ("cold", "next keystroke", "after accept", "at rest", "during repair", "after repair")
+#: Those of a developer at work; with the others every key is one that nobody would type.
+_TYPED = KINDS[:3]
 #: Of the keys, those that typed anything but what was shown. Where most answers come from memory, the
 #: percentiles of all keys compare nothing that a developer can see; these do.
 ASKED = "next keystroke, model asked"
@@ -38,6 +39,8 @@ class Measured:
     requests: list[Request] = field(default_factory=list)
     costs: dict[str, Cost] = field(default_factory=dict)
     rates: dict[str, Rates] = field(default_factory=dict)
+    #: Of our own model, from a patch's file to weights that are served.
+    swap_milliseconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def of(measured: Measured, server: str, kind: str | None = None) -> list[Request
     mine = [each for each in measured.requests if each.server == server]
     if kind == ASKED:
         return [each for each in mine if each.kind == "next keystroke" and not _quick(each)]
-    return [each for each in mine if kind in (None, each.kind)]
+    return [each for each in mine if each.kind == kind or (kind is None and each.kind in _TYPED)]
 
 
 def _quick(request: Request) -> bool:
@@ -95,6 +98,7 @@ def told(measured: Measured) -> dict[str, object]:
     """All figures, for JSON; times in milliseconds, memory in bytes, ratios ours by the peer's."""
     return {
         "servers": {name: _told(measured, name) for name in measured.servers},
+        "repairs": {name: value for name, value, _ in _targets(measured)},
         "withoutModelMilliseconds": WITHOUT_MODEL_MILLISECONDS,
         "ratios": {
             name: ratio for name, _, ratio in [*_waits(measured), *_measures(measured)] if ratio is not None
@@ -124,7 +128,11 @@ def markdown(measured: Measured) -> str:
     second.append(["---"] * len(second[0]))
     for name, values, ratio in _measures(measured):
         second.append([name, *map(_text, values), *([_text(ratio)] if peers else [])])
-    return "\n\n".join("\n".join(f"| {' | '.join(row)} |" for row in table) for table in (rows, second))
+    third = [["of our own, a repair being made", "seen", "target"], ["---"] * 3]
+    for name, value, target in _targets(measured):
+        third.append([name, _text(value), f"≤ {target:g}"])
+    tables = (rows, second, third)
+    return "\n\n".join("\n".join(f"| {' | '.join(row)} |" for row in table) for table in tables)
 
 
 # -- rows ----------------------------------------------------------------------------------------------------
@@ -151,6 +159,26 @@ def _measures(measured: Measured) -> list[Row]:
         ("memory of all (PSS), MB", [each.shared_bytes / 1e6 if each else None for each in costs]),
     ]
     return [(name, values, _quotient(values)) for name, values in rows]
+
+
+def _targets(measured: Measured) -> list[tuple[str, float | None, float]]:
+    """What a repair may cost those who type meanwhile: a measure, what was seen, the most that is wanted.
+
+    Only as many keys at rest are looked at as could be typed during the repair of the same place.
+    """
+    kinds = {kind: of(measured, measured.servers[0], kind) for kind in KINDS[3:]} if measured.servers else {}
+    rest, during, after = (kinds.get(kind, []) for kind in KINDS[3:])
+    alike: list[Request] = []
+    for trace in dict.fromkeys(each.trace for each in during):
+        count = sum(each.trace == trace for each in during)
+        alike += [each for each in rest if each.trace == trace][:count]
+    pairs = [(wait(found, 50), wait(other, 50)) for found, other in ((during, alike), (after, rest))]
+    slower, first = (a.milliseconds / b.milliseconds if a and b else None for a, b in pairs)
+    return [
+        ("median wait during a repair / at rest", slower, 1.2),
+        ("first suggestion after a repair / at rest, medians", first, 1.5),
+        ("a revision swapped in, ms", measured.swap_milliseconds, 100),
+    ]
 
 
 def _waits(measured: Measured) -> list[Row]:
