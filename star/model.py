@@ -22,7 +22,8 @@ from star.errors import CaseError, ModelError
 from star.family import Family, family_of, tensor_at
 from star.fingerprint import read_config
 from star.history import Weights, base_of, weights_of
-from star.quantize import SAMPLE, Int8Linear, Plan, kept, made, map_anew, quantize
+from star.product import Int8Linear
+from star.quantize import SAMPLE, Plan, kept, made, map_anew, quantize
 from star.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -94,13 +95,12 @@ class CodeModel:
                 f"{tokenizer.get_vocab_size()} tokens; use the tokenizer that belongs to it."
             )
         if weights == "int8":
-            projections = [self.projection(layer) for layer in range(self.depth)]
             together = [
                 [f"{self.family.layers}.{layer}.{name}" for name in group]
                 for layer in range(self.depth)
                 for group in self.family.together
             ]
-            plan = Plan.of(self.network, projections, together)
+            plan = Plan.of(self.network, self.family.layers, together)
             ordinary = self.encode(SAMPLE)[: self.context]
             samples = [ordinary, *([mark, *ordinary[:16]] for mark in sorted(self.stop_ids))]
             if folder is None:
@@ -108,7 +108,6 @@ class CodeModel:
             else:
                 numbers = kept(folder, self.network, plan, samples, fingerprint)
             quantize(self.network, plan, numbers)
-            del projections
             if folder is not None:
                 numbers.clear()
                 map_anew(self.network, folder, plan, fingerprint)

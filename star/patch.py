@@ -17,7 +17,7 @@ from torch import Tensor
 
 from star.errors import PatchError
 from star.model import CodeModel
-from star.quantize import Beside, Int8Linear
+from star.product import Beside, Int8Linear
 
 __all__ = ["Draft", "Patch", "Rows", "install", "installed", "load"]
 

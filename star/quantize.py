@@ -1,46 +1,36 @@
-"""Linear layers in int8: a quarter of the bytes for each token, and a product of whole numbers.
+"""Which layers of a network become int8 products, and from which numbers.
 
-Weights are whole numbers -127 to 127 with one scale for each output. Activations, row by row, are two
-digits of -63 to 63, a coarse one and 1/126 of it, as a single digit loses what stands beside the few huge
-coordinates that every model has (numbers in README.md). With 7 bits no processor's product saturates, and
-one of whole numbers is exact: a row gives the same result alone and among others, and on every machine.
-
-Beside the numbers an output projection has some neurons in fp32: those whose weights would make the scales
-of all others coarse, those whose activations are so large that their rounding would count, and those that
-patches change.
-
-Where the numbers of a folder come from is known here too: they are made once and kept beside the model,
-to be mapped by every process that serves it.
+Every linear layer does, output projections and head too. Two things make rounding cheap in all but the head:
+inputs that are large on ordinary code are made smaller, and their weights larger, before it; and a few
+neurons stay in fp32, those whose weights would make the scales of all others coarse and those whose rounding
+would cost most. The numbers are made once and kept beside the model, to be mapped by every process that
+serves it.
 """
 
 import contextlib
 import ctypes
 import os
-import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Int8, Int32
+from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-__all__ = ["SAMPLE", "Beside", "Int8Linear", "Plan", "kept", "made", "map_anew", "quantize", "round_rows"]
+from star.product import Beside, Int8Linear, Share, Together, packs, round_rows
 
-#: The largest whole number of a weight, and of a digit of an activation.
-_LARGEST, _DIGIT = 127, 63
-_FINER = 2 * _DIGIT  # a remainder of a rounding is at most half of one
-_CHUNK_ROWS = 8192
-_PART = 2**24 // (_LARGEST * _DIGIT)
+__all__ = ["SAMPLE", "Plan", "kept", "made", "map_anew", "quantize"]
+
 _FORMAT = "2"
 _FILE = "int8.safetensors"
-#: Neurons of a projection that stay in fp32 for their weights, and as many for their activations: 64 of the
-#: default model's 4,864.
-_SPARED = 1 / 76
+#: One in so many neurons stays in fp32 for its weights, and one for what rounding it costs.
+_SPARED = 112
+#: Inputs are divided by this power of their size.
+_LIFT = 0.25
 #: Which activations are large is seen on this. The largest are those at the first token of a text, and marks
 #: such as that of fill-in-the-middle have some that no other token has.
 SAMPLE = '''"""Reads settings."""
@@ -71,278 +61,64 @@ def main() -> None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Beside:
-    """Rows in fp32, by neuron, that are added to what the numbers say."""
-
-    neurons: Int[Tensor, " k"]
-    rows: Float[Tensor, "k o"]
-
-
-class Int8Linear(nn.Module):
-    """``y = x Wᵀ + b`` with ``W = numbers * scale`` and rows beside; its backward pass is that of these."""
-
-    numbers: Int8[Tensor, "o i"]
-    scale: Float[Tensor, " o"]
-    bias: Tensor | None
-
-    def __init__(
-        self,
-        numbers: Int8[Tensor, "o i"],
-        scale: Float[Tensor, " o"],
-        bias: Tensor | None = None,
-        beside: Beside | None = None,
-    ) -> None:
-        """Take over what ``round_rows`` made of a weight."""
-        super().__init__()
-        self.register_buffer("numbers", numbers)
-        self.register_buffer("scale", scale)
-        self.register_buffer("bias", bias)
-        #: What stands beside in the base, and now; ``patch.py`` sets the latter.
-        self.base: Beside | None = beside
-        self.beside: Beside | None = beside
-        self._packed: _Packed | None = None
-        if _way() == "packed":
-            self._packed = _pack(numbers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The outputs ``(..., o)`` for inputs ``(..., i)``, in their type."""
-        if torch.is_grad_enabled() and x.requires_grad:
-            product: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
-        else:
-            product = self.product(x)
-        return product if self.bias is None else product + self.bias
-
-    @torch.no_grad()
-    def product(self, x: Tensor) -> Tensor:
-        """``x Wᵀ``, without a gradient."""
-        rows = x.reshape(-1, x.shape[-1]).float()
-        count = len(rows)
-        reach = rows.abs().amax(-1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny * _DIGIT)
-        # One product for both digits: the weights are read once. After them comes what ``_Packed`` wants.
-        digits = rows.new_empty(2 * count + 1, rows.shape[1])
-        coarse, fine = digits[:count], digits[count : 2 * count]
-        # What is not finite has no digits; its reach makes the whole row NaN in the end.
-        torch.mul(rows, _DIGIT / reach, out=fine).nan_to_num_(0.0)
-        torch.round(fine, out=coarse)
-        fine.sub_(coarse).mul_(_FINER).round_()
-        if self._packed is not None:
-            products = self._packed.product(digits, self.numbers)
-        elif _way() == "plain":
-            products = torch._int_mm(digits[:-1].to(torch.int8), self.numbers.T)
-        else:
-            products = _in_parts(digits[:-1], self.numbers)
-        result = (products[count : 2 * count] * (1 / _FINER)).add_(products[:count])
-        result = result.mul_(reach.div_(_DIGIT)).mul_(self.scale)
-        if self.beside is not None:
-            result.addmm_(rows[:, self.beside.neurons], self.beside.rows)
-        return result.view(*x.shape[:-1], -1).to(x.dtype)
-
-    @property
-    def weight(self) -> Float[Tensor, "o i"]:
-        """What it computes with, in fp32: made anew each time, so writing to it changes nothing."""
-        return self._with(self.beside)
-
-    @property
-    def base_weight(self) -> Float[Tensor, "o i"]:
-        """The same, of the base."""
-        return self._with(self.base)
-
-    def _with(self, beside: Beside | None) -> Float[Tensor, "o i"]:
-        weight = self.numbers.float().mul_(self.scale[:, None])
-        if beside is not None:
-            weight[:, beside.neurons] += beside.rows.T
-        return weight
-
-    def extra_repr(self) -> str:
-        """Shape, as ``nn.Linear`` shows it."""
-        outputs, inputs = self.numbers.shape
-        return f"in_features={inputs}, out_features={outputs}, bias={self.bias is not None}"
-
-
-class _Together(nn.Module):
-    """Several layers that read the same tensor as one product; each of them is a ``_Share``."""
-
-    def __init__(self, whole: Int8Linear, count: int) -> None:
-        super().__init__()
-        self.whole = whole
-        self._count = count
-        self._read: Tensor | None = None
-        self._made: Tensor | None = None
-        self._left = 0
-
-    def made(self, x: Tensor) -> Tensor:
-        """What all of them make of ``x``; kept until each of them has asked for it."""
-        made = self._made
-        if made is None or self._read is not x:
-            made = self.whole(x)
-            self._read, self._made, self._left = x, made, self._count
-        self._left -= 1
-        if not self._left:
-            self._read = self._made = None
-        return made
-
-
-class _Share(nn.Module):
-    """The outputs ``start`` to ``stop`` of what several layers make together."""
-
-    def __init__(self, together: _Together, start: int, stop: int, first: bool) -> None:
-        super().__init__()
-        # The first one is where the network's own walk finds what they share.
-        self.__dict__["_shared"] = together
-        if first:
-            self.together = together
-        self.start, self.stop = start, stop
-
-    def forward(self, x: Tensor) -> Tensor:
-        made: Tensor = self.__dict__["_shared"].made(x)
-        return made[..., self.start : self.stop]
-
-    @property
-    def weight(self) -> Float[Tensor, "o i"]:
-        """What it computes with, in fp32."""
-        shared: _Together = self.__dict__["_shared"]
-        return shared.whole.weight[self.start : self.stop]
-
-
-class _Product(torch.autograd.Function):
-    """``x Wᵀ``, for gradients with respect to ``x`` alone; rounding counts as the identity."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, linear: Int8Linear) -> Tensor:
-        ctx.linear, ctx.beside = linear, linear.beside
-        return linear.product(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        numbers, scale, beside = ctx.linear.numbers, ctx.linear.scale, ctx.beside
-        (grad,) = grads
-        rows = grad.reshape(-1, grad.shape[-1]).float()
-        weighed = rows * scale
-        total = torch.zeros(len(weighed), numbers.shape[1])
-        # In parts: the head as a whole would be half a gigabyte of fp32.
-        for part, some in zip(weighed.split(_CHUNK_ROWS, 1), numbers.split(_CHUNK_ROWS), strict=True):
-            total.addmm_(part, some.float())
-        if beside is not None:
-            total[:, beside.neurons] += rows @ beside.rows.T
-        return total.reshape(*grad.shape[:-1], -1).to(grad.dtype), None
-
-
-@dataclass(frozen=True, slots=True)
-class _Packed:
-    """Numbers in the order in which fbgemm reads them, with what its oldest operators want beside."""
-
-    matrix: Tensor
-    sums: Int32[Tensor, " o"]
-    nothing: Float[Tensor, " o"]
-    #: -64 and 191: fbgemm scales a matrix by its extremes to 0 to 255, and with these among them the scale is
-    #: 1 and its zero 64. So a digit of 7 bits stays one, and no sum of two products exceeds 16 bits.
-    extremes: Float[Tensor, " i"]
-
-    def product(self, digits: Float[Tensor, "n i"], numbers: Tensor) -> Tensor:
-        """Digits times the packed numbers, exactly, but for the last row, which is overwritten."""
-        digits[-1] = self.extremes
-        product: Tensor = torch.fbgemm_linear_int8_weight_fp32_activation(
-            digits, numbers, self.matrix, self.sums, 1.0, 0, self.nothing
-        )
-        return product
-
-
-def _in_parts(rows: Float[Tensor, "n i"], numbers: Int8[Tensor, "o i"]) -> Int32[Tensor, "n o"]:
-    """Whole numbers times others, exactly: of so many terms every sum is one that fp32 has."""
-    total = torch.zeros(len(rows), len(numbers), dtype=torch.int32)
-    for left, right in zip(torch.split(rows, _PART, 1), torch.split(numbers, _PART, 1), strict=True):
-        total += (left @ right.float().T).to(torch.int32)
-    return total
-
-
-def _pack(numbers: Int8[Tensor, "o i"]) -> _Packed:
-    extremes = torch.zeros(numbers.shape[1])
-    extremes[0], extremes[1] = -_DIGIT - 1, 254 - _DIGIT
-    # `sum` would widen all numbers first: seconds, and scraps between packed matrices.
-    sums = torch._int_mm(torch.ones(1, numbers.shape[1], dtype=torch.int8), numbers.T)[0]
-    return _Packed(torch.fbgemm_pack_quantized_matrix(numbers), sums, torch.zeros(len(numbers)), extremes)
-
-
-def round_rows(
-    weight: Float[Tensor, "o i"], without: Int[Tensor, " k"] | None = None
-) -> tuple[Int8[Tensor, "o i"], Float[Tensor, " o"]]:
-    """A weight's rows as whole numbers, and the scale of each; ``without`` some inputs, which are zero."""
-    numbers = torch.empty(weight.shape, dtype=torch.int8)
-    scale = torch.empty(len(weight))
-    for start in range(0, len(weight), _CHUNK_ROWS):
-        rows = weight[start : start + _CHUNK_ROWS].float()
-        if without is not None:
-            rows = rows.index_fill(1, without, 0.0)
-        reach = rows.abs().amax(1)
-        scale[start : start + _CHUNK_ROWS] = torch.where(reach > 0, reach, 1.0) / _LARGEST
-        part = rows / scale[start : start + _CHUNK_ROWS, None]
-        numbers[start : start + _CHUNK_ROWS] = part.round_().to(torch.int8)
-    return numbers, scale
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """Which linear layers of a network become one product, and which have neurons beside it.
+    """Which linear layers of a network become one product.
 
     Attributes:
         units: Names of layers that read the same tensor, and are one product, by the name of it.
-        projections: Names among them with neurons beside.
+        finer: Names of products that are worth more than numbers and scales.
     """
 
     units: Mapping[str, tuple[str, ...]]
-    projections: frozenset[str]
+    finer: frozenset[str]
 
     @classmethod
-    def of(
-        cls, network: nn.Module, projections: Collection[nn.Module], together: Sequence[Sequence[str]]
-    ) -> "Plan":
+    def of(cls, network: nn.Module, layers: str, together: Sequence[Sequence[str]]) -> "Plan":
         """Every ``nn.Linear`` but those of one input (torch 2.13's int8 product reads past such a matrix).
 
         A subclass may compute something else, so only the very class counts; what is none (GPT-2's Conv1D,
         embeddings) stays. Of ``together``, groups whose layers are not all there count as none.
+
+        Args:
+            network: with its layers as they are stored.
+            layers: where it has the layers that are worth more.
+            together: names of layers that are given the very same tensor.
         """
-        linears = {
-            name: module
+        linears = [
+            name
             for name, module in network.named_modules()
             if type(module) is nn.Linear and module.in_features > 1
-        }
-        groups = {group[0]: tuple(group) for group in together if set(group) <= linears.keys()}
+        ]
+        groups = {group[0]: tuple(group) for group in together if set(group) <= set(linears)}
         others = {name for group in groups.values() for name in group[1:]}
-        outputs = {id(module) for module in projections}
-        return cls(
-            {
-                "+".join(groups.get(name, (name,))): groups.get(name, (name,))
-                for name in linears
-                if name not in others
-            },
-            frozenset(name for name, module in linears.items() if id(module) in outputs),
-        )
+        members = [groups.get(name, (name,)) for name in linears if name not in others]
+        units = {"+".join(each): each for each in members}
+        return cls(units, frozenset(name for name in units if name.startswith(f"{layers}.")))
 
     def parts(self, name: str) -> list[str]:
         """What a file has of a product."""
-        return [
-            f"{name}.{part}"
-            for part in ("numbers", "scale", *(("neurons", "rows") if name in self.projections else ()))
-        ]
+        more = ("lift", "neurons", "rows") if name in self.finer else ()
+        return [f"{name}.{part}" for part in ("numbers", "scale", *more)]
 
 
 def quantize(network: nn.Module, plan: Plan, numbers: Mapping[str, Tensor]) -> None:
     """Put int8 products in the place of the linear layers of a plan, from what ``made`` or ``kept`` gives."""
     for name, members in plan.units.items():
         linears: list[Any] = [network.get_submodule(member) for member in members]
-        beside = None
-        if name in plan.projections:
+        beside, lift = None, None
+        if name in plan.finer:
             beside = Beside(numbers[f"{name}.neurons"], numbers[f"{name}.rows"])
+            lift = numbers[f"{name}.lift"]
         weights = _weights(network, members)
         bias = _bias([linear.bias for linear in linears], [len(weight) for weight in weights])
-        whole = Int8Linear(numbers[f"{name}.numbers"], numbers[f"{name}.scale"], bias, beside)
+        whole = Int8Linear(numbers[f"{name}.numbers"], numbers[f"{name}.scale"], bias, beside, lift)
         if len(members) == 1:
             _put(network, name, whole)
             continue
-        together, start = _Together(whole, len(members)), 0
+        together, start = Together(whole, len(members)), 0
         for member, weight in zip(members, weights, strict=True):
             stop = start + len(weight)
-            _put(network, member, _Share(together, start, stop, member == members[0]))
+            _put(network, member, Share(together, start, stop, member == members[0]))
             start = stop
 
 
@@ -370,48 +146,53 @@ def made(network: nn.Module, plan: Plan, samples: Sequence[Sequence[int]]) -> di
     Args:
         network: with its layers as they are stored.
         plan: of this network.
-        samples: token ids of ordinary prompts; not needed where the plan has no projections.
+        samples: token ids of ordinary prompts, the first one a long one.
     """
     found: dict[str, Tensor] = {}
-    largest = _largest(network, plan.projections, samples)
+    seen = _seen(network, {name: plan.units[name][0] for name in plan.finer}, samples)
     for name, members in plan.units.items():
-        weights = _weights(network, members)
-        neurons = None
-        if name in plan.projections:
-            neurons = _spared(weights[0].float(), largest[name])
-            found[f"{name}.neurons"] = neurons
-            found[f"{name}.rows"] = weights[0][:, neurons].T.float().contiguous()
-        rounded = [round_rows(weight, neurons) for weight in weights]
-        found[f"{name}.numbers"] = torch.cat([each[0] for each in rounded])
-        found[f"{name}.scale"] = torch.cat([each[1] for each in rounded])
+        weight, neurons = torch.cat([each.float() for each in _weights(network, members)]), None
+        if name in plan.finer:
+            usual, largest = seen[name]
+            # Inputs that are hardly there are not made much of.
+            size = usual.clamp(min=float(usual.mean()) * 1e-3 + torch.finfo(torch.float32).tiny)
+            lift = (size.mean() / size) ** _LIFT
+            neurons = _spared(weight / lift, largest * lift)
+            found[f"{name}.lift"], found[f"{name}.neurons"] = lift, neurons
+            found[f"{name}.rows"] = weight[:, neurons].T.contiguous()
+            weight = weight / lift
+        found[f"{name}.numbers"], found[f"{name}.scale"] = round_rows(weight, neurons)
     return found
 
 
-def _largest(
-    network: nn.Module, names: Collection[str], samples: Sequence[Sequence[int]]
-) -> dict[str, Tensor]:
-    """The largest activation of each neuron on some samples, by the name of the projection."""
-    found: dict[str, Tensor] = {}
+def _seen(
+    network: nn.Module, names: Mapping[str, str], samples: Sequence[Sequence[int]]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """What is read: the size of each input on the first sample, and the largest one on all, by product."""
+    usual: dict[str, Tensor] = {}
+    largest: dict[str, Tensor] = {}
 
     def see(name: str, args: tuple[Tensor]) -> None:
-        seen = args[0].reshape(-1, args[0].shape[-1]).float().abs().amax(0)
-        found[name] = torch.maximum(found[name], seen) if name in found else seen
+        inputs = args[0].reshape(-1, args[0].shape[-1]).float()
+        most = inputs.abs().amax(0)
+        largest[name] = torch.maximum(largest[name], most) if name in largest else most
+        if name not in usual:
+            usual[name] = inputs.square().mean(0).sqrt()
 
     handles = [
-        network.get_submodule(name).register_forward_pre_hook(
+        network.get_submodule(member).register_forward_pre_hook(
             lambda _module, args, name=name: see(name, args)
         )
-        for name in names
+        for name, member in names.items()
     ]
     try:
-        if names:
-            with torch.inference_mode():
-                for sample in samples:
-                    network(torch.tensor([list(sample)]), use_cache=False, logits_to_keep=1)
+        with torch.no_grad():
+            for sample in samples if names else ():
+                network(torch.tensor([list(sample)]), use_cache=False, logits_to_keep=1)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return {name: (usual[name], largest[name]) for name in names}
 
 
 def _spared(weight: Float[Tensor, "o i"], largest: Float[Tensor, " i"]) -> Int[Tensor, " k"]:
@@ -421,7 +202,7 @@ def _spared(weight: Float[Tensor, "o i"], largest: Float[Tensor, " i"]) -> Int[T
     share = weight.abs() / weight.abs().amax(1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)
     for _ in range(3):  # its eighth power
         share.square_()
-    count = max(1, int(weight.shape[1] * _SPARED))
+    count = max(1, weight.shape[1] // _SPARED)
     neurons: Tensor = torch.unique(torch.cat([each.topk(count).indices for each in (share.sum(0), cost)]))
     return neurons
 
@@ -457,12 +238,12 @@ def map_anew(network: nn.Module, folder: Path, plan: Plan, base: str) -> None:
 
     Only a backward pass reads them from then on. A file that is not what ``kept`` has left is not mapped.
     """
-    if _way() != "packed":
+    if not packs():
         return
     layers: dict[str, Int8Linear] = {}
     for name, members in plan.units.items():
         module = network.get_submodule(members[0])
-        whole = module.together.whole if isinstance(module, _Share) else module
+        whole = module.together.whole if isinstance(module, Share) else module
         assert isinstance(whole, Int8Linear)
         layers[name] = whole
     with contextlib.suppress(OSError, SafetensorError), safe_open(folder / _FILE, "pt") as file:
@@ -507,38 +288,19 @@ def _fits(network: nn.Module, plan: Plan, name: str, found: Mapping[str, Tensor]
     shape = (sum(map(len, weights)), weights[0].shape[1])
     if numbers.shape != shape or scale.shape != shape[:1]:
         return False
-    neurons = None
-    if name in plan.projections:
-        neurons, rows = found[f"{name}.neurons"], found[f"{name}.rows"]
-        if neurons.dtype != torch.int64 or rows.shape != (len(neurons), shape[0]):
+    neurons, lift = None, None
+    if name in plan.finer:
+        neurons, rows, lift = (found[f"{name}.{part}"] for part in ("neurons", "rows", "lift"))
+        if (neurons.dtype, rows.dtype, lift.dtype) != (torch.int64, torch.float32, torch.float32):
             return False
-        if not ((neurons >= 0) & (neurons < shape[1])).all() or not torch.equal(
-            rows, weights[0][:, neurons].T.float()
-        ):
+        if neurons.ndim != 1 or rows.shape != (len(neurons), shape[0]) or lift.shape != shape[1:]:
             return False
-    first = round_rows(weights[0][:1], neurons)
-    last = round_rows(weights[-1][-1:], neurons)
-    return all(
-        torch.equal(numbers[at], row[0][0]) and torch.equal(scale[at], row[1][0])
-        for at, row in ((0, first), (-1, last))
-    )
-
-
-@cache
-def _way() -> Literal["packed", "plain", "parts"]:
-    """The fastest exact product here: packed by fbgemm, or plain (oneDNN), or in parts, which is slow.
-
-    fbgemm's operators that take a scale as it comes are deprecated, each warning once; where they are gone,
-    the plain way gives the same bits.
-    """
-    left = torch.full((3, 256), float(_DIGIT))
-    left[1, ::3] = 5
-    right = torch.full((64, 256), _LARGEST, dtype=torch.int8)
-    right[::2] = -_LARGEST
-    wanted = left[:2].long() @ right.T.long()
-    with warnings.catch_warnings(), contextlib.suppress(AttributeError, RuntimeError):
-        warnings.simplefilter("ignore")
-        if torch.equal(_pack(right).product(left, right)[:2].long(), wanted):
-            return "packed"
-    narrow = left[:2].to(torch.int8)
-    return "plain" if torch.equal(torch._int_mm(narrow, right.T).long(), wanted) else "parts"
+        if not ((neurons >= 0) & (neurons < shape[1])).all():
+            return False
+    for at, end in ((0, weights[0][:1].float()), (-1, weights[-1][-1:].float())):
+        if neurons is not None and not torch.equal(rows[:, at], end[0, neurons]):
+            return False
+        rounded, scales = round_rows(end if lift is None else end / lift, neurons)
+        if not (torch.equal(numbers[at], rounded[0]) and torch.equal(scale[at], scales[0])):
+            return False
+    return True

@@ -13,7 +13,7 @@ from star.locate import Layers
 from star.model import CodeModel
 from star.patch import Draft
 from star.peers.course import Course, Where, layers_at, whole
-from star.quantize import Int8Linear
+from star.product import Int8Linear
 from star.result import Budget, Result, Step
 
 __all__ = ["Lora", "adapters"]

@@ -1,0 +1,272 @@
+"""A linear layer in int8: a quarter of the bytes for each token, and a product of whole numbers.
+
+Weights are whole numbers -127 to 127 with one scale for each output. Activations, row by row, are two
+digits of -63 to 63, a coarse one and 1/126 of it, as a single digit loses what stands beside the few huge
+coordinates that every model has (numbers in README.md). With 7 bits no processor's product saturates, and
+one of whole numbers is exact: a row gives the same result alone and among others, and on every machine.
+
+Beside the numbers stand rows in fp32, by neuron: those that are worth it in the base, and those that patches
+change.
+"""
+
+import contextlib
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int, Int8, Int32
+from torch import Tensor, nn
+
+__all__ = ["Beside", "Int8Linear", "Share", "Together", "packs", "round_rows"]
+
+#: The largest whole number of a weight, and of a digit of an activation.
+_LARGEST, _DIGIT = 127, 63
+_FINER = 2 * _DIGIT  # a remainder of a rounding is at most half of one
+_CHUNK_ROWS = 8192
+_PART = 2**24 // (_LARGEST * _DIGIT)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """Rows in fp32, by neuron, that are added to what the numbers say."""
+
+    neurons: Int[Tensor, " k"]
+    rows: Float[Tensor, "k o"]
+
+
+class Int8Linear(nn.Module):
+    """``y = x Wᵀ + b`` with ``W = numbers * scale * lift`` and rows beside, backward as well as forward."""
+
+    numbers: Int8[Tensor, "o i"]
+    scale: Float[Tensor, " o"]
+    bias: Tensor | None
+    #: What each input is multiplied by before it is rounded; None for ones.
+    lift: Tensor | None
+
+    def __init__(
+        self,
+        numbers: Int8[Tensor, "o i"],
+        scale: Float[Tensor, " o"],
+        bias: Tensor | None = None,
+        beside: Beside | None = None,
+        lift: Float[Tensor, " i"] | None = None,
+    ) -> None:
+        """Take over what ``round_rows`` made of a weight."""
+        super().__init__()
+        self.register_buffer("numbers", numbers)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+        self.register_buffer("lift", lift)
+        #: What stands beside in the base, and now; ``patch.py`` sets the latter.
+        self.base: Beside | None = beside
+        self.beside: Beside | None = beside
+        self._packed: _Packed | None = None
+        if _way() == "packed":
+            self._packed = _pack(numbers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The outputs ``(..., o)`` for inputs ``(..., i)``, in their type."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            product: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
+        else:
+            product = self.product(x)
+        return product if self.bias is None else product + self.bias
+
+    @torch.no_grad()
+    def product(self, x: Tensor) -> Tensor:
+        """``x Wᵀ``, without a gradient."""
+        given = x.reshape(-1, x.shape[-1]).float()
+        rows = given if self.lift is None else given * self.lift
+        count = len(rows)
+        reach = rows.abs().amax(-1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny * _DIGIT)
+        # One product for both digits: the weights are read once. After them comes what ``_Packed`` wants.
+        digits = rows.new_empty(2 * count + 1, rows.shape[1])
+        coarse, fine = digits[:count], digits[count : 2 * count]
+        # What is not finite has no digits; its reach makes the whole row NaN in the end.
+        torch.mul(rows, _DIGIT / reach, out=fine).nan_to_num_(0.0)
+        torch.round(fine, out=coarse)
+        fine.sub_(coarse).mul_(_FINER).round_()
+        if self._packed is not None:
+            products = self._packed.product(digits, self.numbers)
+        elif _way() == "plain":
+            products = torch._int_mm(digits[:-1].to(torch.int8), self.numbers.T)
+        else:
+            products = _in_parts(digits[:-1], self.numbers)
+        result = (products[count : 2 * count] * (1 / _FINER)).add_(products[:count])
+        result = result.mul_(reach.div_(_DIGIT)).mul_(self.scale)
+        if self.beside is not None:
+            result.addmm_(given[:, self.beside.neurons], self.beside.rows)
+        return result.view(*x.shape[:-1], -1).to(x.dtype)
+
+    @property
+    def weight(self) -> Float[Tensor, "o i"]:
+        """What it computes with, in fp32: made anew each time, so writing to it changes nothing."""
+        return self._with(self.beside)
+
+    @property
+    def base_weight(self) -> Float[Tensor, "o i"]:
+        """The same, of the base."""
+        return self._with(self.base)
+
+    def _with(self, beside: Beside | None) -> Float[Tensor, "o i"]:
+        weight = self.numbers.float().mul_(self.scale[:, None])
+        if self.lift is not None:
+            weight *= self.lift
+        if beside is not None:
+            weight[:, beside.neurons] += beside.rows.T
+        return weight
+
+    def extra_repr(self) -> str:
+        """Shape, as ``nn.Linear`` shows it."""
+        outputs, inputs = self.numbers.shape
+        return f"in_features={inputs}, out_features={outputs}, bias={self.bias is not None}"
+
+
+class Together(nn.Module):
+    """Several layers that read the same tensor as one product; each of them is a ``Share``."""
+
+    def __init__(self, whole: Int8Linear, count: int) -> None:
+        super().__init__()
+        self.whole = whole
+        self._count = count
+        self._read: Tensor | None = None
+        self._made: Tensor | None = None
+        self._left = 0
+
+    def made(self, x: Tensor) -> Tensor:
+        """What all of them make of ``x``; kept until each of them has asked for it."""
+        made = self._made
+        if made is None or self._read is not x:
+            made = self.whole(x)
+            self._read, self._made, self._left = x, made, self._count
+        self._left -= 1
+        if not self._left:
+            self._read = self._made = None
+        return made
+
+
+class Share(nn.Module):
+    """The outputs ``start`` to ``stop`` of what several layers make together."""
+
+    def __init__(self, together: Together, start: int, stop: int, first: bool) -> None:
+        super().__init__()
+        # The first one is where the network's own walk finds what they share.
+        self.__dict__["_shared"] = together
+        if first:
+            self.together = together
+        self.start, self.stop = start, stop
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.__dict__["_shared"].made(x)
+        return made[..., self.start : self.stop]
+
+    @property
+    def weight(self) -> Float[Tensor, "o i"]:
+        """What it computes with, in fp32."""
+        shared: Together = self.__dict__["_shared"]
+        return shared.whole.weight[self.start : self.stop]
+
+
+class _Product(torch.autograd.Function):
+    """``x Wᵀ``, for gradients with respect to ``x`` alone; rounding counts as the identity."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, linear: Int8Linear) -> Tensor:
+        ctx.linear, ctx.beside = linear, linear.beside
+        return linear.product(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        numbers, scale, beside = ctx.linear.numbers, ctx.linear.scale, ctx.beside
+        (grad,) = grads
+        rows = grad.reshape(-1, grad.shape[-1]).float()
+        weighed = rows * scale
+        total = torch.zeros(len(weighed), numbers.shape[1])
+        # In parts: the head as a whole would be half a gigabyte of fp32.
+        for part, some in zip(weighed.split(_CHUNK_ROWS, 1), numbers.split(_CHUNK_ROWS), strict=True):
+            total.addmm_(part, some.float())
+        if ctx.linear.lift is not None:
+            total *= ctx.linear.lift
+        if beside is not None:
+            total[:, beside.neurons] += rows @ beside.rows.T
+        return total.reshape(*grad.shape[:-1], -1).to(grad.dtype), None
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """Numbers in the order in which fbgemm reads them, with what its oldest operators want beside."""
+
+    matrix: Tensor
+    sums: Int32[Tensor, " o"]
+    nothing: Float[Tensor, " o"]
+    #: -64 and 191: fbgemm scales a matrix by its extremes to 0 to 255, and with these among them the scale is
+    #: 1 and its zero 64. So a digit of 7 bits stays one, and no sum of two products exceeds 16 bits.
+    extremes: Float[Tensor, " i"]
+
+    def product(self, digits: Float[Tensor, "n i"], numbers: Tensor) -> Tensor:
+        """Digits times the packed numbers, exactly, but for the last row, which is overwritten."""
+        digits[-1] = self.extremes
+        product: Tensor = torch.fbgemm_linear_int8_weight_fp32_activation(
+            digits, numbers, self.matrix, self.sums, 1.0, 0, self.nothing
+        )
+        return product
+
+
+def _in_parts(rows: Float[Tensor, "n i"], numbers: Int8[Tensor, "o i"]) -> Int32[Tensor, "n o"]:
+    """Whole numbers times others, exactly: of so many terms every sum is one that fp32 has."""
+    total = torch.zeros(len(rows), len(numbers), dtype=torch.int32)
+    for left, right in zip(torch.split(rows, _PART, 1), torch.split(numbers, _PART, 1), strict=True):
+        total += (left @ right.float().T).to(torch.int32)
+    return total
+
+
+def _pack(numbers: Int8[Tensor, "o i"]) -> _Packed:
+    extremes = torch.zeros(numbers.shape[1])
+    extremes[0], extremes[1] = -_DIGIT - 1, 254 - _DIGIT
+    # `sum` would widen all numbers first: seconds, and scraps between packed matrices.
+    sums = torch._int_mm(torch.ones(1, numbers.shape[1], dtype=torch.int8), numbers.T)[0]
+    return _Packed(torch.fbgemm_pack_quantized_matrix(numbers), sums, torch.zeros(len(numbers)), extremes)
+
+
+def round_rows(
+    weight: Float[Tensor, "o i"], without: Int[Tensor, " k"] | None = None
+) -> tuple[Int8[Tensor, "o i"], Float[Tensor, " o"]]:
+    """A weight's rows as whole numbers, and the scale of each; ``without`` some inputs, which are zero."""
+    numbers = torch.empty(weight.shape, dtype=torch.int8)
+    scale = torch.empty(len(weight))
+    for start in range(0, len(weight), _CHUNK_ROWS):
+        rows = weight[start : start + _CHUNK_ROWS].float()
+        if without is not None:
+            rows = rows.index_fill(1, without, 0.0)
+        reach = rows.abs().amax(1)
+        scale[start : start + _CHUNK_ROWS] = torch.where(reach > 0, reach, 1.0) / _LARGEST
+        part = rows / scale[start : start + _CHUNK_ROWS, None]
+        numbers[start : start + _CHUNK_ROWS] = part.round_().to(torch.int8)
+    return numbers, scale
+
+
+def packs() -> bool:
+    """Whether the numbers of a layer are read only once, to be packed."""
+    return _way() == "packed"
+
+
+@cache
+def _way() -> Literal["packed", "plain", "parts"]:
+    """The fastest exact product here: packed by fbgemm, or plain (oneDNN), or in parts, which is slow.
+
+    fbgemm's operators that take a scale as it comes are deprecated, each warning once; where they are gone,
+    the plain way gives the same bits.
+    """
+    left = torch.full((3, 256), float(_DIGIT))
+    left[1, ::3] = 5
+    right = torch.full((64, 256), _LARGEST, dtype=torch.int8)
+    right[::2] = -_LARGEST
+    wanted = left[:2].long() @ right.T.long()
+    with warnings.catch_warnings(), contextlib.suppress(AttributeError, RuntimeError):
+        warnings.simplefilter("ignore")
+        if torch.equal(_pack(right).product(left, right)[:2].long(), wanted):
+            return "packed"
+    narrow = left[:2].to(torch.int8)
+    return "plain" if torch.equal(torch._int_mm(narrow, right.T).long(), wanted) else "parts"
