@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-__all__ = ["Weights", "base_of", "revision", "weights_of"]
+__all__ = ["Weights", "base_of", "earlier_bases", "revision", "weights_of"]
 
 #: What the layers compute with: the weights as they are stored, or these in int8 where that is safe.
 Weights = Literal["stored", "int8"]
@@ -23,9 +23,16 @@ def base_of(fingerprint: str, weights: Weights) -> str:
 
     A repair is judged on the very numbers that serve, so what was judged on others is for another base.
     """
-    if weights == "stored":
-        return fingerprint
-    return hashlib.sha256(f"star weights {_INT8}\n{fingerprint} {weights}\n".encode()).hexdigest()
+    return fingerprint if weights == "stored" else _named(fingerprint, weights, _INT8)
+
+
+def earlier_bases(fingerprint: str, weights: Weights) -> list[str]:
+    """The names that the same model had when ``weights`` meant other numbers."""
+    return [] if weights == "stored" else [_named(fingerprint, weights, each) for each in range(1, _INT8)]
+
+
+def _named(fingerprint: str, weights: Weights, meaning: int) -> str:
+    return hashlib.sha256(f"star weights {meaning}\n{fingerprint} {weights}\n".encode()).hexdigest()
 
 
 def revision(base: str, digests: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from star_lsp.store import Case, Patch, Store
 __all__ = [
     "Repair",
     "alone",
+    "carry_over",
     "make_job",
     "new_repair",
     "perform",
@@ -129,6 +130,18 @@ def resume(store: Store) -> list[str]:
     except Timeout:
         return []
     return resumed
+
+
+def carry_over(store: Store, earlier: Sequence[str]) -> list[str]:
+    """Cases that patches for earlier bases solved, now pending, to be repaired on the one that serves.
+
+    The patches are kept, and taken out of the history of a base that nothing computes with any more.
+    """
+    patches = [patch for base in earlier for patch in store.active(base)]
+    cases = [case.id for case in store.solved_by(patches)]
+    if patches:
+        store.deactivate([patch.id for patch in patches], [], cases)
+    return cases
 
 
 def summary(report: jobs.Report) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 import psutil
 
 from star.errors import StarError
+from star.history import earlier_bases
 from star_lsp import catalogue, jobs, progress
 from star_lsp.engine import Serving
 from star_lsp.errors import CatalogueError, ServerError
-from star_lsp.perform import Repair, resume
+from star_lsp.perform import Repair, carry_over, resume
 from star_lsp.places import Places
 from star_lsp.process import Process
 from star_lsp.protocol import Changed, Memory, ServerState, StatusResult, Working
@@ -223,7 +224,7 @@ class Service:
             model = await self._model()
             self._set_state("loading")
             self._base = model.base
-            self._clean()
+            self._clean(earlier_bases(model.fingerprint, model.weights))
             self.history = self._active()
             self.revision = await self.engine.load(model.folder, self.history)
         except asyncio.CancelledError:
@@ -276,10 +277,15 @@ class Service:
         finally:
             self._ended("pull", "")
 
-    def _clean(self) -> None:
-        """Take up what an earlier server left when it was cut off, unless another one is at work on it."""
+    def _clean(self, earlier: Sequence[str]) -> None:
+        """Take up what an earlier server left when it was cut off, unless another one is at work on it.
+
+        What was repaired for ``earlier`` bases of the same model is to be repaired anew.
+        """
         if resumed := resume(self.store):
             log.info("%d repairs were cut off and are pending again", len(resumed))
+        if carried := carry_over(self.store, earlier):
+            log.info("%d cases were repaired with other int8 weights and are pending again", len(carried))
 
     def _repair_pending(self) -> None:
         if self._repairs and not self._repairs.queued:

@@ -12,7 +12,7 @@ import pytest
 
 from star_lsp import store as store_module
 from star_lsp.errors import NotFound, StoreError
-from star_lsp.perform import resume
+from star_lsp.perform import carry_over, resume
 from star_lsp.store import Accepted, Case, Store
 
 
@@ -380,3 +380,15 @@ def test_the_newest_accepted_completions_are_kept_whatever_the_clock_says(
     assert [each.prefix for each in store.accepted(1)] == ["b"]
     store.forget_accepted("d", "")
     assert [each.prefix for each in store.accepted(9)] == ["b", "c"]
+
+
+def test_what_was_repaired_for_an_earlier_base_of_a_model_is_to_be_repaired_anew(store: Store) -> None:
+    old, new, other = (add(store, name) for name in "abc")
+    patch = activate(store, old, base="earlier")
+    activate(store, new, base="now")
+    activate(store, other, base="another model")
+    assert carry_over(store, ["earlier"]) == [old.id]
+    assert [store.case(case.id).status for case in (old, new, other)] == ["pending", "solved", "solved"]
+    assert store.active("earlier") == []
+    assert store.patch_path(patch).exists()
+    assert carry_over(store, ["earlier"]) == []

@@ -149,7 +149,7 @@ def _about(model: str, pace: str, rows: int, threads: int, end: str) -> str:
             "ratios count it as one of that time, since nobody sees the difference.",
             "- The peer has the prompt layout of its editor plugins, one slot, prompt cache, no sampling, "
             "and what they remember of shown text; what they ask for ahead of an acceptance it has not.",
-            "- At rest, during a repair and after it the same keys are typed; no suggestion begins with them.",
+            "- At rest, during a repair and after it the same keys are typed; they begin no suggestion.",
         ]
     )
 
