@@ -25,6 +25,7 @@ __all__ = ["Beside", "Int8Linear", "Share", "Together", "packs", "round_rows"]
 _LARGEST, _DIGIT = 127, 63
 _FINER = 2 * _DIGIT  # a remainder of a rounding is at most half of one
 _CHUNK_ROWS = 8192
+_LEAST = torch.finfo(torch.float32).tiny * _DIGIT
 _PART = 2**24 // (_LARGEST * _DIGIT)
 
 
@@ -74,13 +75,12 @@ class Int8Linear(nn.Module):
             product = self.product(x)
         return product if self.bias is None else product + self.bias
 
-    @torch.no_grad()
     def product(self, x: Tensor) -> Tensor:
         """``x Wᵀ``, without a gradient."""
         given = x.reshape(-1, x.shape[-1]).float()
         rows = given if self.lift is None else given * self.lift
         count = len(rows)
-        reach = rows.abs().amax(-1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny * _DIGIT)
+        reach = rows.abs().amax(-1, keepdim=True).clamp_(min=_LEAST)
         # One product for both digits: the weights are read once. After them comes what ``_Packed`` wants.
         digits = rows.new_empty(2 * count + 1, rows.shape[1])
         coarse, fine = digits[:count], digits[count : 2 * count]

@@ -253,6 +253,8 @@ def map_anew(network: nn.Module, folder: Path, plan: Plan, base: str) -> None:
         anew = {name: [file.get_tensor(f"{name}.{part}") for part in ("numbers", "scale")] for name in layers}
         for name, layer in layers.items():
             layer.numbers, layer.scale = anew[name]
+            if layer.lift is not None:
+                layer.lift = layer.lift.clone()
             if layer.base is not None:
                 layer.base = layer.beside = Beside(layer.base.neurons.clone(), layer.base.rows.clone())
     # What packing left between the packed matrices (400 MB for the default model); glibc alone has this.

@@ -20,7 +20,17 @@ from star_lsp.cli.latency.figure import draw
 from star_lsp.cli.latency.llama import Layouted, Typed
 from star_lsp.cli.latency.rates import Rates
 from star_lsp.cli.latency.replay import Document, Request, Suggestion, acceptable, gaps, replay
-from star_lsp.cli.latency.summary import ASKED, Measured, accepted, markdown, of, told, wait, without_model
+from star_lsp.cli.latency.summary import (
+    ASKED,
+    KINDS,
+    Measured,
+    accepted,
+    markdown,
+    of,
+    told,
+    wait,
+    without_model,
+)
 from star_lsp.cli.latency.trace import Trace, of_source, traces
 from star_lsp.prompt import Limits
 from tests import mendable, tiny
@@ -233,8 +243,8 @@ def test_keys_that_the_model_was_asked_for_are_told_apart_from_those_that_memory
 
 def test_the_tables_have_a_row_for_each_kind_and_a_column_for_each_figure() -> None:
     for measured in (_measured(), replace(_measured(), servers=["star-lsp"]), Measured(["star-lsp"])):
-        first, second = markdown(measured).split("\n\n")
-        for table in (first, second):
+        first, second, third = markdown(measured).split("\n\n")
+        for table in (first, second, third):
             assert len({line.count("|") for line in table.splitlines()}) == 1
         assert "| after repair | 0 of 0 |" in first
 
@@ -271,6 +281,40 @@ def test_a_row_is_typed_into_a_real_server_and_told(run: Run, model: Path, tmp_p
     assert ours["serverBytes"] > 0
     assert "| cold | 1 of 1 |" in (out / "latency.md").read_text("utf-8")
     assert "<svg" in (out / "latency.svg").read_text("utf-8")
+
+
+@pytest.mark.process
+def test_a_wrong_suggestion_is_repaired_while_one_types_and_the_same_keys_are_timed(
+    run: Run, model: Path, tmp_path: Path
+) -> None:
+    row = {"prompt": "ab = ", "suffix": "", "canonical_solution": "two\n"}
+    out = tmp_path / "out"
+    ran = run(
+        "bench", "latency", "--data", _rows(tmp_path / "rows.jsonl", row), "--model", model,
+        "--pace", "fast", "--out", out, "--json", "--repairs", "1",
+    )  # fmt: skip
+    assert ran.status == 0, ran.err
+    kinds = [json.loads(line)["kind"] for line in (out / "latency.jsonl").read_text("utf-8").splitlines()]
+    assert kinds.count("at rest") >= kinds.count("during repair") > 0
+    assert kinds[-1] == "after repair"
+    repairs = ran.json["repairs"]
+    assert all(value > 0 for value in repairs.values()), repairs
+    # Keys that nobody would type count among no developer's.
+    typed = sum(kind in KINDS[:3] for kind in kinds)
+    told_ = ran.json["servers"]["star-lsp"]["kinds"]
+    assert sum(told_[each]["requests"] for each in told_ if each in KINDS[:3]) == typed
+    assert "| a revision swapped in, ms |" in (out / "latency.md").read_text("utf-8")
+
+
+def test_what_a_repair_costs_is_told_by_the_keys_that_could_be_typed_during_it() -> None:
+    rest = [_request(kind="at rest", milliseconds=each) for each in (10.0, 10.0, 900.0, 900.0)]
+    during = [_request(kind="during repair", milliseconds=each) for each in (11.0, 11.0)]
+    measured = Measured(["star-lsp"], [*rest, *during], swap_milliseconds=3.0)
+    repairs: Any = told(measured)["repairs"]
+    assert repairs["median wait during a repair / at rest"] == pytest.approx(1.1)
+    assert repairs["first suggestion after a repair / at rest, medians"] is None
+    assert "| a revision swapped in, ms | 3.00 | ≤ 100 |" in markdown(measured)
+    assert without_model(of(measured, "star-lsp")) is None
 
 
 #: llama.cpp as its wheel presents it, with a model that always writes the same.
