@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
 from lsprotocol import types
@@ -24,13 +24,13 @@ from star_lsp.completion import Completions, Place
 from star_lsp.errors import FlagError, NotFound, ParameterError, ServerError
 from star_lsp.protocol import Changed
 from star_lsp.service import Audience, Service
-from star_lsp.settings import read
+from star_lsp.settings import Settings, read
 from star_lsp.shown import Shown
 from star_lsp.store import Case
 from star_lsp.wire import unstructure
 from star_lsp.work import WorkDone
 
-__all__ = ["build"]
+__all__ = ["Session", "build"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -39,11 +39,50 @@ T = TypeVar("T")
 _REQUEST_FAILED = -32803
 
 
-class _Protocol(LanguageServerProtocol):
+class Protocol(LanguageServerProtocol):
     """Offers `textDocument/completion` only to clients that have no inline completion.
 
-    It also answers requests that cannot be read, which pygls leaves hanging.
+    It also answers requests that cannot be read, which pygls leaves hanging, and ends a connection where
+    pygls ends the process.
     """
+
+    #: The client has asked to end.
+    said_goodbye = False
+    #: It is to end now.
+    ended = False
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Handle a message as it was parsed."""
+        try:
+            self.handle_message(self.structure_message(message))
+        except Exception as error:
+            log.warning("a message was passed over: %s", type(error).__name__)
+            log.debug("it could not be handled", exc_info=error)
+
+    def unanswered(self) -> int:
+        """How many requests of the client are under way; what pygls has forgotten to forget is forgotten."""
+        for number, future in list(self._request_futures.items()):
+            if future.done():  # the inner half of a command, which nobody takes out
+                del self._request_futures[number]
+        return sum(isinstance(each, asyncio.Task) for each in self._request_futures.values())
+
+    def drop(self) -> None:
+        """Cancel what is under way with the client, but not its request to say goodbye."""
+        for number, future in list(self._request_futures.items()):
+            if number != self.msg_id:
+                future.cancel()
+
+    @lsp_method(types.SHUTDOWN)
+    def lsp_shutdown(self, *args: object) -> Generator[Any, Any, None]:
+        # As pygls has it, but for its walk over requests that change while it goes.
+        if (handler := self.fm.features.get(types.SHUTDOWN)) is not None:
+            yield handler, args, None
+        self.drop()
+        self._shutdown = True
+
+    @lsp_method(types.EXIT)
+    def lsp_exit(self, *_args: object) -> None:  # type: ignore[override]
+        self.said_goodbye, self.ended = self._shutdown, True
 
     def structure_message(self, data: dict[str, Any]) -> Any:
         try:
@@ -94,30 +133,58 @@ class _Client(Audience):
             self._service.repairs.cancel(repair=key)
 
 
-def build(service: Service) -> LanguageServer:
+class Session:
+    """One connection: what its client has set, and what is shown to it."""
+
+    def __init__(self, service: Service) -> None:
+        """Build its language server."""
+        self.server = LanguageServer("star-lsp", version("star-lsp"), protocol_cls=Protocol)
+        self.settings = Settings()
+        #: How its client names itself.
+        self.name = "unnamed"
+        #: Whether it has become one that is told what happens.
+        self.greeted = False
+        self._service = service
+        self.client = _Client(self.server, service)
+        self.completions = Completions(
+            service.engine,
+            lambda: service.model,
+            lambda: service.history,
+            service.suspended,
+            lambda: service.state == "ready",
+            str(id(self)),
+        )
+
+    @property
+    def protocol(self) -> Protocol:
+        """What reads and writes its messages."""
+        return cast(Protocol, self.server.protocol)
+
+    def leave(self) -> None:
+        """The client is gone: nothing is told to it, nothing is written for it."""
+        if self.client in self._service.audiences:
+            self._service.audiences.remove(self.client)
+        self.completions.end()
+        self.protocol.drop()
+
+
+def build(service: Service) -> Session:
     """The language server of one connection to a service."""
-    server = LanguageServer("star-lsp", version("star-lsp"), protocol_cls=_Protocol)
-    client = _Client(server, service)
-    _lifecycle(server, service, client)
-    completions = Completions(
-        service.engine,
-        lambda: service.model,
-        lambda: service.history,
-        service.suspended,
-        lambda: service.state == "ready",
-    )
-    _completing(server, service, completions)
-    _commands(server, service, completions)
-    return server
+    session = Session(service)
+    _lifecycle(session, service)
+    _completing(session, service)
+    _commands(session, service)
+    return session
 
 
-def _lifecycle(server: LanguageServer, service: Service, client: _Client) -> None:
+def _lifecycle(session: Session, service: Service) -> None:
+    server, client = session.server, session.client
     problems: list[str] = []
 
     def use(raw: object) -> None:
-        settings, wrong = read(raw)
+        session.settings, wrong = read(raw)
         problems.extend(problem.message for problem in wrong)
-        if word := service.configure(settings):
+        if word := service.configure(session.settings):
             problems.append(word)
 
     def warn() -> None:
@@ -127,10 +194,13 @@ def _lifecycle(server: LanguageServer, service: Service, client: _Client) -> Non
 
     @server.feature(types.INITIALIZE)
     def initialize(params: types.InitializeParams) -> None:
+        if params.client_info:
+            session.name = f"{params.client_info.name} {params.client_info.version or ''}".strip()[:80]
         use(params.initialization_options)
 
     @server.feature(types.INITIALIZED)
     async def initialized(_params: types.InitializedParams) -> None:
+        session.greeted = True
         service.audiences.append(client)
         warn()
         service.start()
@@ -147,12 +217,12 @@ def _lifecycle(server: LanguageServer, service: Service, client: _Client) -> Non
 
     @server.feature(types.SHUTDOWN)
     def shutdown(*_args: object) -> None:
-        if client in service.audiences:
-            service.audiences.remove(client)
-        service.close()
+        session.leave()
 
 
-def _completing(server: LanguageServer, service: Service, completions: Completions) -> None:
+def _completing(session: Session, service: Service) -> None:
+    server, completions = session.server, session.completions
+
     async def shown_at(uri: str, position: types.Position) -> Shown | None:
         service.touched()
         try:
@@ -160,7 +230,7 @@ def _completing(server: LanguageServer, service: Service, completions: Completio
             if reason := service.unready:
                 completions.nothing(uri, position.line, position.character, reason)
                 return None
-            return await completions.complete(place, service.settings.completion)
+            return await completions.complete(place, session.settings.completion)
         except (ServerError, StarError) as error:
             completions.nothing(uri, position.line, position.character, str(error))
             raise
@@ -224,7 +294,9 @@ def _completing(server: LanguageServer, service: Service, completions: Completio
         return actions
 
 
-def _commands(server: LanguageServer, service: Service, completions: Completions) -> None:
+def _commands(session: Session, service: Service) -> None:
+    server, completions = session.server, session.completions
+
     def source(uri: str) -> str | None:
         document = _open(server, uri)
         return document.source if document else None
@@ -236,7 +308,7 @@ def _commands(server: LanguageServer, service: Service, completions: Completions
 
         server.command(name)(run)
 
-    for name, handler in commands(service, completions, source).items():
+    for name, handler in commands(service, completions, lambda: session.settings, source).items():
         register(name, handler)
 
 

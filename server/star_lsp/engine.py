@@ -6,7 +6,6 @@ long before.
 
 import asyncio
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from star.stop import StopRule
 from star_lsp import prompt
 from star_lsp.errors import ServerError
 from star_lsp.recent import Recent
+from star_lsp.turns import Turns
 
 if TYPE_CHECKING:
     from star.cache import KVCache
@@ -46,6 +46,10 @@ class Request:
     milliseconds: float
     #: What has been read of it is kept; a few of them at a time.
     document: str = ""
+    #: Who asks: clients take turns.
+    client: str = ""
+    #: Nobody waits for it: it ends, as if cancelled, as soon as anybody waits for something.
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class Engine:
 
     def __init__(self) -> None:
         """Start the thread; it waits for work."""
-        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._work = Turns()
         self._model: CodeModel | None = None
         self._layout: prompt.Layout | None = None
         self._revision = ""
@@ -106,7 +110,7 @@ class Engine:
 
     def complete(self, request: Request, cancelled: threading.Event) -> "asyncio.Future[Written]":
         """What the model writes at a place; ends at the next token once ``cancelled`` is set."""
-        return self._ask(lambda: self._complete(request, cancelled))
+        return self._ask(lambda: self._complete(request, cancelled), request.client)
 
     def install(self, patches: Sequence[Path]) -> "asyncio.Future[str]":
         """Swap another history in, between two completions; the new revision.
@@ -176,7 +180,7 @@ class Engine:
         def stopped() -> bool:
             nonlocal late
             late = (time.perf_counter() - started) * 1000 > request.milliseconds
-            return late or cancelled.is_set()
+            return late or cancelled.is_set() or (request.ahead and not self._work.empty())
 
         stop = StopRule.at(built.prefix, built.suffix)
         if not built.ids:  # a model without fill-in-the-middle, at the very start of a file
@@ -201,7 +205,7 @@ class Engine:
             raise ServerError("The model is not loaded; see `star-lsp status`.")
         return self._model
 
-    def _ask(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+    def _ask(self, work: Callable[[], T], client: str | None = None) -> "asyncio.Future[T]":
         future: Future[T] = Future()
 
         def run() -> None:
@@ -212,7 +216,7 @@ class Engine:
             except BaseException as error:
                 future.set_exception(error)
 
-        self._work.put(run)
+        self._work.put(run, client)
         return asyncio.wrap_future(future)
 
 

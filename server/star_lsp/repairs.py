@@ -75,6 +75,11 @@ class Repairs:
         return len({case for repair in (*running, *self._queue) for case in repair.cases})
 
     @property
+    def busy(self) -> bool:
+        """Whether anything is being done, or waits."""
+        return bool(self._running or self._queue)
+
+    @property
     def running(self) -> Repair | None:
         """The repair that runs now."""
         return self._running

@@ -140,7 +140,11 @@ class Service:
             self._starting = asyncio.create_task(self._start())
 
     def configure(self, settings: Settings) -> str | None:
-        """Use other settings from now on; a word on what is not used yet."""
+        """Use other settings from now on; a word on what is not used yet.
+
+        There is one model and one queue: for these, what the last client has set counts. Another model is
+        taken when no client has the present one.
+        """
         before, self.settings = self.settings, settings
         if before.log.level != settings.log.level:
             logging.getLogger("star_lsp").setLevel(settings.log.level.upper())
@@ -148,6 +152,8 @@ class Service:
             self.model = settings.model
         elif self.state == "failed" and before != settings:
             self.start()
+        elif settings.model != self.model and not self.audiences:
+            self._starting = asyncio.create_task(self._start_anew())
         elif settings.model != self.model:
             return f"The model {self.model} stays in use; restart the server to use {settings.model} instead."
         if before.repair.schedule != settings.repair.schedule:
@@ -156,12 +162,12 @@ class Service:
                 self._repair_pending()
         return None
 
-    def flagged(self, case: str) -> None:
-        """A case was stored: repair it when the settings say so."""
+    def flagged(self, case: str, schedule: str) -> None:
+        """A case was stored: repair it when the ``schedule`` of who flagged it says so."""
         self.tell(["cases"])
-        if self.settings.repair.schedule == "at once" and self._repairs:
+        if schedule == "at once" and self._repairs:
             self._repairs.ask([case], from_base=False)
-        elif self.settings.repair.schedule == "idle":
+        elif schedule == "idle":
             self.touched()
 
     def touched(self) -> None:
@@ -212,7 +218,24 @@ class Service:
             self._repairs.close()
         self.engine.close()
 
+    @property
+    def busy(self) -> bool:
+        """Whether work is under way that nobody needs to wait for: a repair, a download."""
+        return self.state == "downloading" or bool(self._repairs and self._repairs.busy)
+
     # -- starting --------------------------------------------------------------------------------------
+
+    async def _start_anew(self) -> None:
+        """Let the present model go, and what repairs it, and begin with the one that the settings name."""
+        self.state = "loading"
+        if self._watching:
+            self._watching.cancel()
+        repairs, process = self._repairs, self._process
+        self._repairs = self._process = None
+        if repairs and process:
+            repairs.close()
+            await process.end()
+        await self._start()
 
     async def _start(self) -> None:
         self.model = self.settings.model

@@ -183,6 +183,12 @@ class Settings:
         pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*",
     )
     auto_pull: bool = setting(True, "Whether a model that is not on this machine yet is downloaded unasked.")
+    keep_alive_seconds: int = setting(
+        300,
+        "Time that the server, which all editors share, stays after the last one has left, in seconds.",
+        minimum=0,
+        maximum=604_800,
+    )
     completion: CompletionSettings = field(default_factory=CompletionSettings)
     repair: RepairSettings = field(default_factory=RepairSettings)
     gate: GateSettings = field(default_factory=GateSettings)

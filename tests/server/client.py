@@ -203,11 +203,13 @@ class Client:
 class Server:
     """A real server in a process of its own, its standard error in a file; killed at the end."""
 
-    def __init__(self, home: Path, log: Path, **environ: str) -> None:
+    def __init__(self, home: Path, log: Path, *, shared: bool = False, **environ: str) -> None:
+        """``shared``: below it runs the server that all editors share, in a process of its own."""
         self.home, self.log = home, log
+        how = "--stdio" if shared else "--standalone"
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "star_lsp", "--stdio"],
+                [sys.executable, "-P", "-m", "star_lsp", how],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

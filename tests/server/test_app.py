@@ -113,6 +113,11 @@ def test_a_model_that_does_not_load_is_said_in_one_sentence(session: Session) ->
     )
 
 
+def test_commands_leave_nothing_behind(client: Client) -> None:
+    for _ in range(300):
+        client.command("status")
+
+
 # -- completions
 
 

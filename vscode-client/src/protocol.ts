@@ -26,6 +26,12 @@ export const Notification = {
   didChange: "star/didChange",
 } as const;
 
+/** What is asked of the server that all editors share. */
+export const Control = {
+  about: "star/about",
+  stop: "star/stop",
+} as const;
+
 export type CaseStatus = "pending" | "repairing" | "solved" | "failed" | "reverted";
 export type ServerState = "downloading" | "loading" | "ready" | "repairing" | "failed";
 export type Changed = "cases" | "patches" | "revision" | "state";

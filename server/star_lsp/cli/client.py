@@ -72,7 +72,7 @@ class Client:
         """
         with self._log_file.open("wb") as errors:
             self._server = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "star_lsp", "--stdio",
+                sys.executable, "-P", "-m", "star_lsp", "--standalone",
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
                 env={**os.environ, **self._environment},
                 start_new_session=True,  # Ctrl-C is for us, who then see the server out
