@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from tests.default_model import models_folder
 from tests.editors.session import PREFIX, RIGHT, ROOT, SUFFIX, WRONG, Lsp, until
 from tests.editors.workbench import Tools, Window, Workbench, chromium, tools, vsix
 
@@ -141,12 +140,11 @@ def cases_of(lsp: Lsp, count: int) -> list[dict[str, Any]]:
 
 @pytest.mark.model
 def test_a_wrong_completion_is_marked_repaired_reported_and_reverted(
-    make: Make, work: Path, tmp_path: Path
+    make: Make, work: Path, real_lsp: Lsp
 ) -> None:
-    lsp = Lsp(tmp_path / "home", models_folder())
     file = work / "collect.py"
     file.write_text(PREFIX + SUFFIX, "utf-8")
-    bench = make(lsp)
+    bench = make(real_lsp)
     window = opened(bench, work, "collect.py")
     window.at(7, "        df =")
     window.suggested(WRONG)
@@ -171,7 +169,7 @@ def test_a_wrong_completion_is_marked_repaired_reported_and_reverted(
     told(window, "Flagged")
     window.see("progress", lambda: re.search(r"STAR: repairing.* \d+ %", window.status()))
     window.picture("status")
-    (case,) = lsp.settled()
+    (case,) = real_lsp.settled()
     assert (case["rejected"], case["expected"], case["status"]) == (WRONG, RIGHT, "solved")
     told(window, "Repaired: the completion is right from now on")
 
@@ -197,7 +195,7 @@ def test_a_wrong_completion_is_marked_repaired_reported_and_reverted(
     window.pick("df.append")
     window.see("question", lambda: "Revert patch" in window.dialog(), 30)
     window.click("Revert")
-    until(lambda: not any(patch["active"] for patch in lsp.patches()), "revert", 60, lsp.patches)
+    until(lambda: not any(patch["active"] for patch in real_lsp.patches()), "revert", 60, real_lsp.patches)
     window.ready()
     window.at(7, "        df =")
     window.suggested(WRONG)
@@ -270,10 +268,10 @@ def test_a_server_that_is_killed_comes_back_and_says_so_and_no_case_is_lost(
     accepted(window, "ab")
     mark(window, "one", "two")
     cases_of(lsp, 1)
-    (killed,) = bench.servers()[-1:]
-    os.kill(killed.pid, signal.SIGKILL)
+    killed = lsp.server()
+    os.kill(killed, signal.SIGKILL)
     told(window, "stopped unexpectedly and is being started again")
-    window.see("another server", lambda: [s for s in bench.servers() if s.pid != killed.pid], 60)
+    window.see("another server", lambda: lsp.server() not in (0, killed), 60)
     (case,) = lsp.settled()
     assert (case["status"], case["expected"]) == ("solved", "two")
     window.ready()
