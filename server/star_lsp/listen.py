@@ -75,7 +75,7 @@ class Host:
                 connection.close()
             if self._connections:
                 await asyncio.wait(self._connections.values(), timeout=1)
-            self._service.close()
+            await self._service.end()
 
     async def _open(self, address: Address) -> asyncio.Server:
         """Listen at an address; over TCP only for those who know the token."""
@@ -168,7 +168,7 @@ def alone(service: Service, stdin: IO[bytes], stdout: IO[bytes]) -> int:
         try:
             return await Connection(build(service), reader, writer).serve()
         finally:
-            service.close()
+            await service.end()
 
     threading.Thread(target=hand_on, daemon=True).start()
     status = asyncio.run(serve())

@@ -218,6 +218,12 @@ class Service:
             self._repairs.close()
         self.engine.close()
 
+    async def end(self) -> None:
+        """Close, and wait until the worker is gone."""
+        self.close()
+        if self._process:
+            await self._process.end()
+
     @property
     def busy(self) -> bool:
         """Whether work is under way that nobody needs to wait for: a repair, a download."""
