@@ -26,6 +26,7 @@ _START_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
 _AGAIN_SECONDS = 0.5
 _CONNECT_SECONDS = 5.0
+_SETTLE_SECONDS = 0.2
 _BYTES = 1 << 16
 
 
@@ -94,6 +95,7 @@ def _say(what: str) -> None:
 
 
 def _alive(place: Path) -> bool:
+    time.sleep(_SETTLE_SECONDS)  # of a process that is killed, one socket may close before another
     line = connected(place)
     if line is None:
         return False
