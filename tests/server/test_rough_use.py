@@ -141,6 +141,10 @@ def test_a_document_of_any_kind_is_completed_flagged_and_found_again(session: Se
         ("vscode-notebook-cell:/c%3A/work/notes.ipynb#W0", "**/work/*.ipynb"),
         ("vscode-remote://ssh-remote%2Bhost/work/.env", "**/.env*"),
         ("untitled:/work/.env", "**/.env*"),
+        ("file:///work/%2Eenv", "**/.env*"),
+        ("file:///work%2F.ssh%2Fa.py", "**/.ssh/**"),
+        ("file:///work/link/%2e%2e/.EnV", "**/.env*"),
+        ("git:/work/.env?%7B%22ref%22%3A%22HEAD%22%7D", "**/.env*"),
         ("file:///work/my%20secrets/a.py", "**/my secrets/**"),
     ],
 )
