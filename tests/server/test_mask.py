@@ -52,6 +52,7 @@ CREDENTIALS = {
     "anthropic": ('Anthropic(api_key="{}")', "sk-ant-api03-" + made(ALNUM, 90), "python"),
     "hugging face": ('login("{}")', "hf_" + made(ALNUM, 34), "python"),
     "npm": ("//registry.example.org/:_authToken={}", "npm_" + made(ALNUM, 36), "properties"),
+    "npm of old": ("//registry.example.org/:_authToken={}", "0a1b2c3d-" + made(HEX, 27), "properties"),
     "pypi": ('twine("{}")', "pypi-AgEIcHlwaS5vcmc" + made(ALNUM, 90), "python"),
     "sendgrid": ('SendGrid("{}")', f"SG.{made(ALNUM, 22)}.{made(ALNUM, 43)}", "python"),
     "telegram": ('Bot("{}")', made(DIGITS, 9) + ":" + made(ALNUM, 35), "python"),
