@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-__all__ = ["Int8Linear", "kept", "map_anew", "quantize", "round_rows"]
+__all__ = ["Int8Linear", "kept", "map_anew", "quantize", "round_rows", "way"]
 
 _LARGEST = 127
 _FINER = 254  # a remainder of a rounding is at most half of one
@@ -268,6 +268,11 @@ def _fits(numbers: Tensor, scale: Tensor, weight: Tensor) -> bool:
     ends = [0, len(weight) - 1]
     rounded, scales = round_rows(weight[ends])
     return torch.equal(numbers[ends], rounded) and torch.equal(scale[ends], scales)
+
+
+def way() -> str:
+    """How products are computed here, for people."""
+    return _way()
 
 
 @cache

@@ -97,6 +97,18 @@ def test_the_walk_has_fewer_than_ten_files_and_all_are_there() -> None:
     assert len(set(re.findall(r"\*\*`(\w+\.py)`\*\*", walk))) < 10
 
 
+def test_every_row_of_the_threat_model_names_its_tests_and_all_are_there() -> None:
+    text = (ROOT / "server/THREATS.md").read_text("utf-8")
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("|")][2:]
+    assert len(rows) > 12
+    for row in rows:
+        named = re.findall(r"`(test_\w+)`", row[4])
+        assert named, row[3]
+        assert [name for name in named if f"def {name}(" not in tests] == []
+    assert len(text.splitlines()) < 60, "it is one page"
+
+
 def _rewrite() -> None:
     text = README.read_text("utf-8")
     text = re.sub(r"(\n## The map\n\n).*?(?=\n\n## )", lambda m: m[1] + the_map(), text, flags=re.DOTALL)

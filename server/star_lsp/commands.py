@@ -1,5 +1,6 @@
 """What our own commands do, from parameters as JSON to a message: LSP's part of it is app's."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -27,14 +28,18 @@ def commands(
 
     ``settings`` are those of its client; ``source`` is the text of an open document by its uri.
     """
+    said = asyncio.Lock()  # what is said of completions is stored in the order in which it is said
 
     async def flag(raw: Any) -> protocol.FlagResult:
         params = structure(protocol.FlagParams, raw)
         shown = _meant(completions, params)
-        case = feedback.flag(service.store, shown, source(shown.uri), params.expected, params.note)
+        async with said:
+            case, masked = await feedback.flag(
+                service.store, shown, source(shown.uri), params.expected, params.note
+            )
         completions.shown.flag(shown, case.id)
         service.flagged(case.id, settings().repair.schedule)
-        return protocol.FlagResult(case.id, case.status)
+        return protocol.FlagResult(case.id, case.status, list(masked))
 
     async def unflag(raw: Any) -> protocol.UnflagResult:
         params = structure(protocol.UnflagParams, raw)
@@ -47,7 +52,8 @@ def commands(
         shown = completions.shown.get(params.completion_id)
         keep = settings().feedback
         if shown and keep.keep_accepted:
-            feedback.accept(service.store, shown, keep.kept_completions)
+            async with said:
+                await feedback.accept(service.store, shown, keep.kept_completions)
         return protocol.AcceptResult(shown is not None)
 
     async def repair_all(raw: Any) -> protocol.RepairAllResult:

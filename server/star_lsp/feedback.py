@@ -1,9 +1,11 @@
 """What the developer says of a completion: wrong (with the fix), or right. A flag becomes a case."""
 
+import asyncio
 import re
 from collections import Counter
 
 from star_lsp.errors import FlagError
+from star_lsp.mask import mask, taught
 from star_lsp.prompt import as_read
 from star_lsp.shown import Shown
 from star_lsp.store import Accepted, Case, Store
@@ -16,14 +18,16 @@ _ANCHOR_LINES = (8, 3, 2, 1)
 _CONTEXT_LINES = 30
 
 
-def flag(store: Store, shown: Shown, document: str | None, expected: str | None, note: str | None) -> Case:
-    """The case that says a completion is wrong; it is on disk when this returns.
+async def flag(
+    store: Store, shown: Shown, document: str | None, expected: str | None, note: str | None
+) -> tuple[Case, tuple[str, ...]]:
+    """The case that says a completion is wrong, on disk when this returns, and the kinds of secrets masked.
 
     ``document`` is the text that now stands in the editor (None when it is closed); the fix is derived
     from it when ``expected`` is not given.
 
     Raises:
-        FlagError: there is no fix, or it is what was shown.
+        FlagError: there is no fix, it is what was shown, or it holds a secret.
     """
     if expected is None:
         if document is None:
@@ -41,26 +45,48 @@ def flag(store: Store, shown: Shown, document: str | None, expected: str | None,
         raise FlagError(
             "What stands there is what was suggested; write the right code first, or give it as `expected`."
         )
-    store.forget_accepted(shown.prefix, shown.suffix)
-    return store.add_case(
-        prefix=shown.prefix,
-        suffix=shown.suffix,
+    before, masked = await asyncio.gather(
+        _as_accepted(shown),
+        asyncio.to_thread(
+            taught,
+            shown.prefix,
+            shown.suffix,
+            expected,
+            shown.text,
+            (note or "", shown.uri),
+            shown.language,
+        ),
+    )
+    store.forget_accepted(before.prefix, before.suffix)
+    said, uri = masked.others
+    case = store.add_case(
+        prefix=masked.prefix,
+        suffix=masked.suffix,
         expected=expected,
-        rejected=shown.text,
+        rejected=masked.middles[1],
         language=shown.language,
-        uri=shown.uri,
+        uri=uri,
         line=shown.line,
         character=shown.character,
-        note=note or "",
+        note=f"{said}\n{masked.told}".strip(),
         model=shown.model,
         revision=shown.revision,
     )
+    return case, masked.kinds
 
 
-def accept(store: Store, shown: Shown, keep: int) -> None:
-    """Remember that the developer took a completion."""
+async def accept(store: Store, shown: Shown, keep: int) -> None:
+    """Remember that the developer took a completion; one that is itself a secret is not kept."""
     if keep:
-        store.accept(Accepted(shown.prefix, shown.suffix, shown.text, shown.language), keep)
+        masked = await _as_accepted(shown)
+        if masked.text == shown.text:
+            store.accept(masked, keep)
+
+
+async def _as_accepted(shown: Shown) -> Accepted:
+    """A completion as it is kept when it was taken; off the event loop, which the detectors would hold up."""
+    masked = await asyncio.to_thread(mask, shown.prefix, shown.suffix, (shown.text,), language=shown.language)
+    return Accepted(masked.prefix, masked.suffix, masked.middles[0], shown.language)
 
 
 def derive(shown: Shown, document: str) -> str:

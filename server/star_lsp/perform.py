@@ -2,15 +2,15 @@
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import AsyncFileLock, FileLock, Timeout
 
 from star_lsp import jobs
-from star_lsp.errors import WorkerError
+from star_lsp.errors import StoreError, WorkerError
 from star_lsp.process import Process
 from star_lsp.settings import Settings
 from star_lsp.store import Case, Patch, Store
@@ -24,6 +24,7 @@ __all__ = [
     "resume",
     "run",
     "summary",
+    "undisturbed",
     "warm",
     "why",
 ]
@@ -123,12 +124,28 @@ def new_repair(cases: Sequence[str], *, from_base: bool) -> Repair:
 def resume(store: Store) -> list[str]:
     """Cases whose repair was cut off, now pending again; none while any process is at work on a repair."""
     try:
-        with FileLock(_lock(store), timeout=0):
+        with FileLock(_lock(store), timeout=0, mode=0o600):
             resumed = store.resume()
             store.sweep()
     except Timeout:
         return []
     return resumed
+
+
+@contextmanager
+def undisturbed(store: Store) -> Iterator[None]:
+    """No process repairs in this context.
+
+    Raises:
+        StoreError: one does already.
+    """
+    try:
+        with FileLock(_lock(store), timeout=0, mode=0o600):
+            yield
+    except Timeout as error:
+        raise StoreError(
+            "A repair is under way; cancel it in your editor, or wait for its end, and try again."
+        ) from error
 
 
 def summary(report: jobs.Report) -> str:
@@ -156,7 +173,7 @@ def why(reasons: Mapping[str, str]) -> dict[str, list[str]]:
 @asynccontextmanager
 async def alone(store: Store, cancelled: Callable[[], bool]) -> AsyncIterator[bool]:
     """One repair at a time on a store, whatever the process; False when it was cancelled while it waited."""
-    lock = AsyncFileLock(_lock(store), poll_interval=0.2)
+    lock = AsyncFileLock(_lock(store), poll_interval=0.2, mode=0o600)
     try:
         await lock.acquire(cancel_check=cancelled)
     except Timeout:

@@ -138,10 +138,14 @@ class FlagParams:
 
 @attrs.frozen
 class FlagResult:
-    """The case that was stored; its repair follows with progress."""
+    """The case that was stored; its repair follows with progress.
+
+    ``masked`` names the kinds of what looked like a secret in it and has a placeholder instead.
+    """
 
     case_id: str
     status: CaseStatus
+    masked: list[str] = attrs.field(factory=list)
 
 
 @attrs.frozen

@@ -30,22 +30,27 @@ SECTIONS = ("star-lsp", "starLsp")
 OF_CLIENTS = ("trace", "server", "editor")  # settings of the VS Code extension itself, in the same section
 
 SECRETS = (
-    "**/.env*",
-    "**/*.pem",
-    "**/*.key",
-    "**/*.p12",
-    "**/*.pfx",
-    "**/id_rsa*",
-    "**/id_ecdsa*",
-    "**/id_ed25519*",
-    "**/credentials*",
-    "**/secrets.*",
-    "**/.netrc",
-    "**/.pgpass",
-    "**/.npmrc",
-    "**/.pypirc",
-    "**/.aws/**",
-    "**/.ssh/**",
+    # Keys and certificates with keys in them.
+    "**/*.{pem,key,p8,p12,pfx,pkcs12,jks,keystore,bks,ppk,kdb,kdbx,gpg,asc,agekey,keytab,ovpn}",
+    "**/{id_rsa,id_dsa,id_ecdsa,id_ed25519,ssh_host_}*",
+    # What is named after what it holds.
+    "**/{.env*,*.env}",
+    "**/{credentials*,.credentials*,*credentials.json,*-credentials.*,*_credentials.*}",
+    "**/{secret,secrets,*-secret,*-secrets,*_secrets,*.secrets}.*",
+    "**/{secret,secrets,.secrets}/**",
+    "**/{.htpasswd,.htdigest,.netrc,_netrc,.pgpass,pgpass.conf,.my.cnf,.mylogin.cnf}",
+    "**/{.git-credentials,.npmrc,.yarnrc.yml,.pypirc,.terraformrc,terraform.rc,.dockercfg,.dockerconfigjson}",
+    "**/{.s3cfg,.boto,rclone.conf,.vault-token,.vault_pass*,auth.json,token.json,wp-config.php}",
+    "/etc/{,g}shadow*",
+    "**/*{.tfstate,.tfstate.*,.tfvars,.tfvars.json}",
+    "**/{*service?account*,*serviceaccount*,*firebase-adminsdk*,client_secret*}.json",
+    "**/{kubeconfig*,*.kubeconfig}",
+    # Folders of programs that keep credentials.
+    "**/{.aws,.azure,.ssh,.gnupg,.kube,.oci,.password-store}/**",
+    "**/.docker/config.json",
+    "**/.config/{gcloud,gh,hub,op}/**",
+    "**/.git/config",
+    "**/.m2/settings*.xml",
 )
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from star_lsp.errors import NotFound, StoreError
+from star_lsp.holdings import ours
+from star_lsp.permissions import mend
 
-__all__ = ["Accepted", "Case", "Patch", "Status", "Store"]
+__all__ = ["Accepted", "Case", "Health", "Patch", "Purged", "Status", "Store", "examine"]
 
 Status = Literal["pending", "repairing", "solved", "failed", "reverted"]
 
@@ -96,6 +98,29 @@ class Accepted:
     language: str
 
 
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """How much was forgotten, and the patches whose files are of no use now."""
+
+    cases: int
+    accepted: int
+    comparisons: int
+    patches: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a store is like that nobody needs to open for it."""
+
+    #: What it is written in, and what this version of ours writes.
+    version: int
+    known: int
+    #: What SQLite finds wrong with it.
+    problems: tuple[str, ...]
+    #: None when they cannot be read.
+    patches: tuple[Patch, ...] | None
+
+
 class Store:
     """The one door to the database. Every method is one transaction, or none."""
 
@@ -112,6 +137,7 @@ class Store:
         try:
             for each in (folder, self.patches_folder):  # a mode is not for the parents that are made too
                 each.mkdir(mode=0o700, parents=True, exist_ok=True)
+            mend([folder, *ours(folder)])
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             self._db = sqlite3.connect(
                 self.path, timeout=wait_seconds, isolation_level=None, check_same_thread=False
@@ -119,6 +145,7 @@ class Store:
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
             self._migrate()
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
@@ -423,6 +450,45 @@ class Store:
         with self._writing():
             self._db.execute("DELETE FROM accepted WHERE prefix = ? AND suffix = ?", [prefix, suffix])
 
+    # -- forgetting ------------------------------------------------------------------------------
+
+    def purge(self, *, cases: bool, accepted: bool, before: float | None = None, dry: bool = False) -> Purged:
+        """Forget cases with all that was made of them, accepted completions, or both; nothing if ``dry``.
+
+        With ``before``, in seconds since the epoch, only what is older, and of cases and patches none that
+        the history stands on or that is being repaired.
+        """
+        older, values = ("", []) if before is None else (" AND created < ?", [before])
+        covered = [] if before is None else [case.id for case in self.solved_by(self.patches())]
+        with self._writing():
+            of_cases = of_accepted = compared = 0
+            gone: list[str] = []
+            if accepted:
+                of_accepted = self._db.execute(f"DELETE FROM accepted WHERE 1{older}", values).rowcount
+            if cases:
+                idle = "" if before is None else " AND active = 0"
+                rows = self._db.execute(f"SELECT id FROM patches WHERE 1{idle}{older}", values)
+                gone = [row["id"] for row in rows]
+                free = "" if before is None else " AND status != 'repairing' AND id NOT IN "
+                marks = f"({','.join('?' * len(covered))})" if free else ""
+                of_cases = self._db.execute(
+                    f"DELETE FROM cases WHERE 1{free}{marks}{older}", [*covered, *values]
+                ).rowcount
+                for id_ in gone:
+                    compared += self._db.execute("DELETE FROM comparisons WHERE patch = ?", [id_]).rowcount
+                    self._db.execute("DELETE FROM patches WHERE id = ?", [id_])
+            if dry:
+                self._db.execute("ROLLBACK")
+                self._db.execute("BEGIN")
+        return Purged(of_cases, of_accepted, compared, tuple(gone))
+
+    def compact(self) -> bool:
+        """Leave nothing of what was deleted in the files; False when another process held the log open."""
+        with self._reading():
+            self._db.execute("PRAGMA temp_store = MEMORY")  # what is copied shall not lie elsewhere
+            self._db.execute("VACUUM")
+            return not self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+
     # -- inside ----------------------------------------------------------------------------------
 
     def _migrate(self) -> None:
@@ -482,6 +548,25 @@ class Store:
                 f"The store {self.path} could not be used ({error}); nothing was changed. Check the disk, "
                 "and that no other program holds the file."
             ) from error
+
+
+def examine(folder: Path) -> Health | None:
+    """What the store in a folder is like, read without changing it; None where there is none."""
+    path = folder / "store.sqlite3"
+    if not path.exists():
+        return None
+    version, problems, patches = 0, [], None
+    try:
+        with closing(sqlite3.connect(path, timeout=10.0, isolation_level=None)) as db:
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA query_only = ON")
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            problems = [row[0] for row in db.execute("PRAGMA integrity_check(5)") if row[0] != "ok"]
+            if 0 < version <= _VERSION:
+                patches = tuple(_patch(row) for row in db.execute("SELECT * FROM patches ORDER BY position"))
+    except (OSError, sqlite3.Error, ValueError) as error:
+        problems.append(str(error))
+    return Health(version, _VERSION, tuple(problems), patches)
 
 
 def _new_id(kind: str) -> str:

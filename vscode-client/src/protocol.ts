@@ -52,10 +52,14 @@ export interface FlagParams {
   note?: string;
 }
 
-/** The case that was stored; its repair follows with progress. */
+/**
+ * The case that was stored; its repair follows with progress. `masked` names the kinds of what looked like a
+ * secret in it and has a placeholder instead.
+ */
 export interface FlagResult {
   caseId: string;
   status: CaseStatus;
+  masked?: string[];
 }
 
 /** Repair these cases, or all pending ones, in one go. */
