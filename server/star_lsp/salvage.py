@@ -132,9 +132,9 @@ def _current(frame: _Frame, log: memoryview) -> bool:
 
 def _has_header(log: memoryview) -> bool:
     swapped = _swapped(log)
-    return (
-        _number(log, 0) | 1 == _LOG_MAGIC | 1
-        and _summed((0, 0), log[:24], swapped) == (_number(log, 24), _number(log, 28))
+    return _number(log, 0) | 1 == _LOG_MAGIC | 1 and _summed((0, 0), log[:24], swapped) == (
+        _number(log, 24),
+        _number(log, 28),
     )
 
 

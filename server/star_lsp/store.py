@@ -505,9 +505,13 @@ class Store:
                 "AND patch NOT IN (SELECT id FROM patches WHERE active)",
                 [_LOST],
             )
-            counts = [db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in ("cases", "patches")]
+            counts = [
+                db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in ("cases", "patches")
+            ]
             db.execute("COMMIT")
-        (aside / "about.json").write_text(json.dumps({"what": what, "cases": counts[0], "patches": counts[1]}))
+        (aside / "about.json").write_text(
+            json.dumps({"what": what, "cases": counts[0], "patches": counts[1]})
+        )
         _synced(recovered)
         recovered.replace(aside / "recovered.sqlite3")
         shutil.rmtree(part)
@@ -659,7 +663,8 @@ def _is_row(row: Mapping[str, Any]) -> bool:
 
 
 def _is_case(row: Mapping[str, Any]) -> bool:
-    kinds = {"line": int, "character": int, "created": float, "patch": (str, type(None)), "reason": (str, type(None))}
+    kinds: dict[str, Any] = {"line": int, "character": int, "created": float}
+    kinds |= dict.fromkeys(("patch", "reason"), (str, type(None)))
     fits = all(isinstance(value, kinds.get(name, str)) for name, value in row.items())
     return fits and row["id"].startswith("c") and row["status"] in get_args(Status)
 

@@ -124,7 +124,9 @@ def test_what_can_be_read_of_a_damaged_store_is_in_use_and_the_rest_is_kept(
         assert len(again.cases()) == len(found) + 1
 
 
-def test_a_log_that_ends_in_the_middle_of_a_transaction_is_no_damage(left: tuple[Path, list[str], str]) -> None:
+def test_a_log_that_ends_in_the_middle_of_a_transaction_is_no_damage(
+    left: tuple[Path, list[str], str],
+) -> None:
     folder, cases, _ = left
     os.truncate(folder / LOG, (folder / LOG).stat().st_size - 100)
     with closing(Store(folder)) as store:
