@@ -302,8 +302,8 @@ def _refuse_altered(job: jobs.Job, history: Sequence[Patch]) -> None:
     for path, digest, patch in zip(job.history, job.digests, history, strict=False):
         if patch.digest != digest:
             raise PatchError(
-                f"The patch {Path(path).name} is not the one that went live; restart star-lsp, which takes it out "
-                "of the history, then repair again."
+                f"The patch {Path(path).name} is not the one that went live; restart star-lsp, which takes "
+                "it out of the history, then repair again."
             )
 
 
@@ -389,8 +389,11 @@ def _basis(model: CodeModel, folder: Path) -> Basis:
         if (file.metadata() or {}).get("fingerprint") == model.fingerprint:
             return Basis(model, file.get_tensor("factor"))
     basis = Basis(model)
-    with contextlib.suppress(OSError):  # a read-only models folder only costs the seconds again
-        part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    # A models folder that is read-only or full only costs the seconds again.
+    with contextlib.suppress(OSError, SafetensorError):
         save_file({"factor": basis.factor.contiguous()}, part, {"fingerprint": model.fingerprint})
         part.replace(path)
+    with contextlib.suppress(OSError):
+        part.unlink(missing_ok=True)
     return basis

@@ -19,7 +19,7 @@ __all__ = ["Installed", "altered", "folder_name", "installed", "is_name", "locat
 ABOUT, FORMAT = "star-model.json", 1
 #: A file in the making, named for the process that makes it.
 PART = re.compile(r"\.(int8|basis)\.safetensors\.(\d+)")
-#: What the weights' files looked like when the fingerprint was taken: as long as they do, they are not read for it.
+#: What the files looked like when the fingerprint was taken: as long as they do, they are not read for it.
 STAMPS = "files"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
@@ -121,10 +121,10 @@ def altered(model: Installed) -> None:
             return
         why = "its weights or configuration have been altered since"
     except (ModelError, OSError) as error:
-        why = str(error)
+        why = str(error).rstrip(".")
     raise CatalogueError(
-        f"The model {model.name} in {model.folder} is not the one that was installed: {why} Remove it and get it "
-        f"again: star-lsp model remove {model.name}, then star-lsp model pull {model.name}."
+        f"The model {model.name} in {model.folder} is not the one that was installed: {why}. Remove it "
+        f"and get it again: star-lsp model remove {model.name}, then star-lsp model pull {model.name}."
     )
 
 

@@ -180,8 +180,8 @@ def _lock(store: Store) -> Path:
 
 def _unlocked(store: Store, error: OSError) -> StoreError:
     return StoreError(
-        f"The file {_lock(store)} cannot be locked ({error.strerror}); check the permissions of its folder, and that "
-        "the disk has room."
+        f"The file {_lock(store)} cannot be locked ({error.strerror}); check the permissions of its "
+        "folder, and that the disk has room."
     )
 
 

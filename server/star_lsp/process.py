@@ -97,8 +97,8 @@ class Process:
         status = await process.wait()
         if self._hung:
             raise WorkerError(
-                f"The repairing process said nothing for {self._silent_seconds:.0f} s and was ended; the cases are "
-                "kept. Retry; if it happens again, see the log, and whether the machine has memory to spare."
+                f"The repairing process said nothing for {self._silent_seconds:.0f} s and was ended; the "
+                "cases are kept. Retry; if it happens again, see the log, and that enough memory is free."
             )
         raise WorkerError(
             f"The repairing process ended with status {status}; the cases are kept. "

@@ -46,7 +46,7 @@ class _Frame:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether SQLite says that what it reads is no (whole) database, and not that the disk or a lock is in the way."""
+    """Whether SQLite says that what it reads is no whole database, not that a disk or lock is in the way."""
     code = getattr(error, "sqlite_errorcode", 0)
     return isinstance(error, sqlite3.DatabaseError) and code & 0xFF in (_CORRUPT, _NOT_A_DATABASE)
 

@@ -1,4 +1,4 @@
-"""Whether the files of the history are what they were when they went live; a patch whose file is not is taken out."""
+"""Whether the files of the history are what went live; a patch whose file is not is taken out."""
 
 import hashlib
 from collections.abc import Sequence
@@ -21,12 +21,10 @@ class Out:
 
     def __str__(self) -> str:
         """What to tell the developer."""
-        cases = (
-            f"Its cases are pending again: {', '.join(self.cases)}; repair them" if self.cases else "Repair"
-        )
+        cases = f"Its cases are pending again ({', '.join(self.cases)}). " if self.cases else ""
         return (
-            f"Patch {self.patch} is out of the history: its file {self.why} ({self.path}). All other patches are in "
-            f"use. {cases} (`star-lsp repair`), and check the disk."
+            f"Patch {self.patch} is out of the history: its file {self.why} ({self.path}). All other patches "
+            f"are in use. {cases}Check the disk; repair its cases again (`star-lsp repair`)."
         )
 
 

@@ -458,8 +458,8 @@ class Store:
     def _recover(self) -> None:
         """Take over what can be read of a damaged store, which is kept under a name with the date.
 
-        Cut off at any moment, it is gone on with the next time: the copies come first, then what is recovered,
-        whole; only then is the store exchanged.
+        Cut off at any moment, it is gone on with the next time: the copies come first, then what is
+        recovered, whole; only then is the store exchanged.
         """
         folder = self.path.parent
         begun = [*folder.glob("recovering-*")]
@@ -537,8 +537,8 @@ class Store:
         (kept / "recovered.sqlite3").unlink()
         self._tell(
             f"The store was damaged ({about['what']}). What could be read of it is in use: {about['cases']} "
-            f"cases, {about['patches']} patches. The damaged files are kept in {kept}; look through `star-lsp "
-            "cases`, and check the disk."
+            f"cases, {about['patches']} patches. The damaged files are kept in {kept}; look through "
+            "`star-lsp cases`, and check the disk."
         )
 
     def _tell(self, word: str) -> None:
@@ -548,7 +548,7 @@ class Store:
     # -- inside ----------------------------------------------------------------------------------
 
     def _follow(self) -> None:
-        """Open anew what was put in the store's place meanwhile: written to the old file, cases would be lost."""
+        """Open what was put in the store's place meanwhile: written to the old file, cases would be lost."""
         if self._db.in_transaction or _identity(self.path) == self._file:
             return
         gone = not self.path.exists()

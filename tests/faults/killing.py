@@ -1,4 +1,4 @@
-"""Kills at random moments, and what must be true after each: a ledger kept by the client against what is left."""
+"""Kills at random moments, and what must hold after each: the client's ledger against what is left."""
 
 import contextlib
 import hashlib
@@ -26,7 +26,7 @@ from tests.faults.nursery import Nursery
 from tests.mendable import VALUES
 from tests.server.client import Client, Refused
 
-__all__ = ["PHASES", "TURNS", "Killer", "rows_of", "weights_of"]
+__all__ = ["PHASES", "SETTINGS", "TURNS", "Killer", "Machine", "rows_of", "weights_of"]
 
 log = logging.getLogger(__name__)
 
@@ -168,12 +168,41 @@ class Machine:
         self.client: Client
         self._pipes: list[Any] = []
         self.opened: set[str] = set()
+        self.environ: dict[str, str] = {}
+
+    def ready(self, **settings: Any) -> Client:
+        """The client of a new server that is ready."""
+        self.launch()
+        self.client.initialize(SETTINGS | settings)
+        self.client.until_state("ready")
+        return self.client
+
+    def flag(self, name: str) -> str:
+        """A case, acknowledged: the other one of the two values that the name may have."""
+        item = self.item_at(name)
+        promise(item is not None, f"nothing is suggested for {name}")
+        expected = next(value for value in VALUES[name[0]] if value != item["insertText"])
+        self.ledger.sent.append((f"{name} = ", expected))
+        id_ = self.client.flag(item, expected)
+        self.ledger.cases[id_] = (f"{name} = ", expected)
+        self.ledger.sent.clear()
+        return id_
+
+    def repaired(self, name: str) -> str:
+        """A case, acknowledged and repaired, or found to be too hard."""
+        id_ = self.flag(name)
+        self.ledger.repairing.add(id_)
+        self.client.command("repairAll", cases=[id_], fromBase=False)
+        self.client.until_case(id_, "solved", "failed", seconds=60)
+        self.client.until_state("ready", seconds=60)
+        self.check_disk()
+        return id_
 
     def launch(self) -> None:
         """Start a server; it may not be ready when this returns."""
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
-        environ = os.environ | {"STAR_LSP_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
+        environ = os.environ | {"STAR_LSP_HOME": str(self.home), "OMP_NUM_THREADS": "1"} | self.environ
         with (
             os.fdopen(theirs_in, "rb") as stdin,
             os.fdopen(theirs_out, "wb") as stdout,
@@ -394,9 +423,7 @@ class Killer:
             promise(not left, f"left alive: {left}")
             machine.check_disk()
             began = time.monotonic()
-            machine.launch()
-            machine.client.initialize(SETTINGS)
-            machine.client.until_state("ready")
+            machine.ready()
             self._long["start"] = time.monotonic() - began
             machine.check_served(look=self.starts % 3 == 0)
             machine.ledger.leaving.clear()
@@ -449,23 +476,7 @@ class Killer:
     def _flag(self, machine: Machine, letter: str, *, repaired: bool) -> str:
         """The id of a case, acknowledged and perhaps repaired."""
         name = letter + self.random.choice(sorted(VALUES))
-        item = machine.item_at(name)
-        promise(item is not None, f"nothing is suggested for {name}")
-        expected = next(value for value in VALUES[letter] if value != item["insertText"])
-        machine.ledger.sent.append((f"{name} = ", expected))
-        id_ = machine.client.flag(item, expected)
-        machine.ledger.cases[id_] = (f"{name} = ", expected)
-        machine.ledger.sent.clear()
-        if repaired:
-            machine.ledger.repairing.add(id_)
-            machine.client.command("repairAll", cases=[id_], fromBase=False)
-            machine.client.until_case(id_, "solved", "failed", seconds=60)
-            self._settle_now(machine)
-        return id_
-
-    def _settle_now(self, machine: Machine) -> None:
-        machine.client.until_state("ready", seconds=60)
-        machine.check_disk()
+        return machine.repaired(name) if repaired else machine.flag(name)
 
     def _strike(self, machine: Machine, whom: str, most: float) -> None:
         """Wait a while, then kill."""
@@ -597,8 +608,11 @@ class Killer:
 def _hello() -> dict[str, Any]:
     capabilities = {"textDocument": {"inlineCompletion": {}}, "window": {"workDoneProgress": True}}
     return {
-        "processId": os.getpid(), "rootUri": None, "capabilities": capabilities, "initializationOptions": SETTINGS,
-    }  # fmt: skip
+        "processId": os.getpid(),
+        "rootUri": None,
+        "capabilities": capabilities,
+        "initializationOptions": SETTINGS,
+    }
 
 
 def rounds(killer: Killer, count: int, say: Callable[[str], None] = log.info) -> None:

@@ -1,14 +1,15 @@
-"""Where processes are born that have imported already what takes seconds: real ones, to be killed by the hundred.
+"""Where real processes are born that have imported already what takes seconds, to be killed by the hundred.
 
 The nursery is one process without threads that has imported torch and all of star-lsp, and forks. What it
-forks runs the very ``main`` of ``python -m MODULE``, with its own arguments, environment, pipes and session,
+forks runs the very ``main`` of ``python -m MODULE``, with its own arguments, environment and pipes,
 and nothing is left out but the imports. Each of its children has a nursery of its own, forked before it has
-threads, for the children that it starts in turn (the worker, pip, the conversion): these are *its* children to
-the system, which signals and reaps them as ever, and the same ``subprocess.Popen`` is asked for them.
+threads, for the children that it starts in turn (the worker, pip, the conversion): these are *its* children
+to the system, which signals and reaps them as ever, and the same ``subprocess.Popen`` is asked for them.
 
 Whoever is orphaned falls to the nursery, so ``left`` tells every process that has outlived its parent.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -17,8 +18,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import psutil
@@ -29,7 +32,8 @@ _PDEATHSIG, _SUBREAPER = 1, 36
 _LONGEST = 1 << 20
 #: Everything that any of the children imports sooner or later, the libraries' own late imports too.
 _WARM = """
-import asyncio, json, star_lsp.app, star_lsp.attempts, star_lsp.catalogue, star_lsp.cli.model, star_lsp.convert
+import asyncio, json, star_lsp.app, star_lsp.attempts, star_lsp.catalogue, star_lsp.cli.model
+import star_lsp.convert
 import star_lsp.engine, star_lsp.service, star_lsp.tether, star_lsp.worker
 import filelock, numpy, safetensors.numpy, torch, transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -117,7 +121,7 @@ class _Born(subprocess.Popen[bytes]):
         self.args, self.returncode, self.encoding, self.errors = words, None, None, None
         self.text_mode = self.pipesize = None  # type: ignore[assignment]
         self._child_created, self._communication_started, self._input = True, False, None
-        self._waitpid_lock = __import__("threading").Lock()
+        self._waitpid_lock = threading.Lock()
         ours: list[Any] = []
         theirs: list[int] = []
         ends: list[int] = []
@@ -138,7 +142,7 @@ class _Born(subprocess.Popen[bytes]):
             self.line,
             list(words[3:]),
             os.environ if environ is None else environ,
-            os.fspath(about["cwd"]) if about.get("cwd") else os.getcwd(),
+            os.fspath(about["cwd"]) if about.get("cwd") else str(Path.cwd()),
             bool(about.get("start_new_session")),
             theirs,
         )
@@ -182,10 +186,8 @@ def _bear(line: socket.socket, message: bytes, descriptors: Sequence[int]) -> No
         sys.excepthook(*sys.exc_info())
     finally:
         for stream in (sys.stdout, sys.stderr):
-            try:
+            with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-            except (OSError, ValueError):
-                pass
         os._exit(status)
 
 

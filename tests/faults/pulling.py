@@ -1,4 +1,4 @@
-"""A process that pulls or imports a tiny model: ``python -m tests.faults.pulling pull|import ENTRY MODELS``."""
+"""A process that pulls or imports a tiny model: ``… tests.faults.pulling pull|import ENTRY MODELS``."""
 
 import json
 import sys

@@ -38,6 +38,13 @@ for line in sys.stdin:
     act = script[min(turn, len(script) - 1)]
     if act == "die":
         os._exit(3)
+    elif act == "hang":
+        time.sleep(600)
+    elif act == "slow and alive":
+        for _ in range(12):
+            time.sleep(0.1)
+            say(kind="alive")
+        say(kind="report", job=job["id"], cases=[], steps=0, seconds=0.0, base=base)
     elif act == "babble":
         print("no message of ours", flush=True)
     elif act == "sleep":
