@@ -64,11 +64,16 @@ class Patch:
             tensors[f"{rows.layer}.delta"] = rows.delta.float().contiguous()
         about = {"format": _FORMAT, "base": self.base, "manifest": json.dumps(dict(self.manifest))}
         part = path.with_name(f".{path.name}.part")
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(save(tensors, about))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        content = save(tensors, about)
+        try:
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError:  # a half on a full disk would only take what room there is
+            part.unlink(missing_ok=True)
+            raise
 
 
 def load(path: Path, model: CodeModel) -> Patch:

@@ -84,6 +84,8 @@ async def perform(
     """
     async with alone(store, cancelled) as our_turn:
         try:
+            if our_turn:
+                store.resume()  # whoever was at work on a repair is gone, or the lock would be taken
             while our_turn:
                 cases = store.begin(repair.cases)
                 if not cases or cancelled():
@@ -129,6 +131,8 @@ def resume(store: Store) -> list[str]:
             store.sweep()
     except Timeout:
         return []
+    except OSError as error:
+        raise _unlocked(store, error) from error
     return resumed
 
 
@@ -179,6 +183,8 @@ async def alone(store: Store, cancelled: Callable[[], bool]) -> AsyncIterator[bo
     except Timeout:
         yield False
         return
+    except OSError as error:
+        raise _unlocked(store, error) from error
     try:
         yield True
     finally:
@@ -187,6 +193,13 @@ async def alone(store: Store, cancelled: Callable[[], bool]) -> AsyncIterator[bo
 
 def _lock(store: Store) -> Path:
     return store.path.with_name("repair.lock")
+
+
+def _unlocked(store: Store, error: OSError) -> StoreError:
+    return StoreError(
+        f"The file {_lock(store)} cannot be locked ({error.strerror}); check the permissions of its "
+        "folder, and that the disk has room."
+    )
 
 
 async def run(
@@ -247,6 +260,7 @@ def make_job(
     return jobs.Job(
         id=repair.id,
         history=history,
+        digests=() if repair.from_base else tuple(each.digest for each in active),
         teach=tuple(map(_teach, asked)),
         hold=tuple(map(_teach, solved if repair.from_base else others)),
         accepted=tuple(accepted),

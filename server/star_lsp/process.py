@@ -24,10 +24,19 @@ _LINE_BYTES = 64 * 1024 * 1024
 class Process:
     """One worker at a time, kept from job to job, and let go after some idle time."""
 
-    def __init__(self, model: Path, idle_seconds: float = 600.0) -> None:
-        """Nothing is started before the first job."""
+    def __init__(self, model: Path, idle_seconds: float = 600.0, silent_seconds: float = 240.0) -> None:
+        """Nothing is started before the first job.
+
+        A worker that says nothing for ``silent_seconds`` is ended as one that hangs. It says every second or
+        so that it is at work, but imports and loads its model in silence. Time in which it is suspended, or
+        the machine asleep, does not count.
+        """
         self._model = model
         self._idle_seconds = idle_seconds
+        self._silent_seconds = silent_seconds
+        #: How long nothing was heard, in seconds in which it could have spoken.
+        self._silence = 0.0
+        self._hung = False
         self._process: asyncio.subprocess.Process | None = None
         self._retire: asyncio.TimerHandle | None = None
         self._holds = 0
@@ -57,10 +66,12 @@ class Process:
         assert process.stdin is not None
         assert process.stdout is not None
         self._job = job.id
+        watching = asyncio.create_task(self._watch())
         try:
             process.stdin.write(jobs.message(job))
             await process.stdin.drain()
             while line := await process.stdout.readline():
+                self._silence = 0.0
                 value = jobs.read(line)
                 if isinstance(value, jobs.Tied):
                     self._tied = True
@@ -78,11 +89,17 @@ class Process:
             self.kill()  # or its answer would be taken for that to the next job
             raise
         finally:
+            watching.cancel()
             self._job = None
             loop = asyncio.get_running_loop()
             self._retire = loop.call_later(self._idle_seconds, self.kill)
         self.kill()
         status = await process.wait()
+        if self._hung:
+            raise WorkerError(
+                f"The repairing process said nothing for {self._silent_seconds:.0f} s and was ended; the "
+                "cases are kept. Retry; if it happens again, see the log, and that enough memory is free."
+            )
         raise WorkerError(
             f"The repairing process ended with status {status}; the cases are kept. "
             "Retry; if it happens again, see the log, and that enough memory is free."
@@ -142,6 +159,18 @@ class Process:
             if self._ending:  # while it was being born, when there was nothing to kill
                 self.kill()
         return self._process
+
+    async def _watch(self) -> None:
+        """End a worker that hangs."""
+        self._silence, self._hung = 0.0, False
+        tick = min(1.0, self._silent_seconds / 10)
+        while self._silence < self._silent_seconds:
+            await asyncio.sleep(tick)
+            # Counted in ticks, not by a clock: one that jumps, or a machine that slept, is no silence.
+            self._silence += 0.0 if self._holds else tick
+        self._hung = True
+        log.warning("the worker has said nothing for %.0f s and is ended", self._silence)
+        self.kill()
 
     def _signal(self, what: str) -> None:
         if pid := self.pid:

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import psutil
 
-from star.errors import StarError
+from star.errors import PatchError, StarError
 from star_lsp import catalogue, jobs, progress
 from star_lsp.engine import Serving
 from star_lsp.errors import CatalogueError, ServerError
+from star_lsp.installed import altered, sweep
 from star_lsp.perform import Repair, resume
 from star_lsp.places import Places
 from star_lsp.process import Process
 from star_lsp.protocol import Changed, Memory, ServerState, StatusResult, Working
 from star_lsp.repairs import Listener, Repairs
 from star_lsp.settings import Settings
+from star_lsp.sound import Out, take_out
 from star_lsp.store import Store
 
 __all__ = ["Audience", "Service"]
@@ -253,6 +255,8 @@ class Service:
             self._set_state("loading")
             self._base = model.base
             self._clean()
+            sweep(model.folder)
+            out = await self._sound()
             self.history = self._active()
             self.revision = await self.engine.load(model.folder, self.history)
         except asyncio.CancelledError:
@@ -274,16 +278,21 @@ class Service:
         self._set_state("ready")
         self.tell(["revision"])
         self.touched()
+        if out:
+            self._repairs.check_without([each.patch for each in out])
         if self.settings.repair.schedule == "at once":
             self._repair_pending()
 
     async def _model(self) -> catalogue.Installed:
         """The model that the settings name, pulled if it is not here and may be."""
         try:
-            return catalogue.locate(self.model, self._places.models)
+            found = catalogue.locate(self.model, self._places.models)
         except CatalogueError:
             if not self.settings.auto_pull:
                 raise
+        else:
+            await asyncio.to_thread(altered, found)
+            return found
         self._set_state("downloading")
         loop = asyncio.get_running_loop()
         title = f"Pulling the model {self.model}"
@@ -326,7 +335,26 @@ class Service:
         return self._swapped(self.engine.install(self.history))
 
     async def _swapped(self, revision: Awaitable[str]) -> None:
-        self.revision = await revision
+        try:
+            self.revision = await revision
+        except PatchError:
+            out = await self._sound()
+            if not out:
+                raise
+            self.history = self._active()
+            self.revision = await self.engine.install(self.history)
+            self.tell(["cases", "patches"])
+
+    async def _sound(self) -> list[Out]:
+        """The patches that had to leave the history, as their files are not what they were; all are told."""
+        out = await asyncio.to_thread(take_out, self.store, self._base)
+        for word in (self.store.word, *map(str, out)):
+            if word:
+                log.warning("%s", word)
+                for audience in list(self.audiences):
+                    audience.warn(f"star-lsp: {word}")
+        self.store.word = None
+        return out
 
     async def _watch(self) -> None:
         """Follow what other processes change in the store."""

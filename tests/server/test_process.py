@@ -7,12 +7,13 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from star_lsp import jobs
+from star_lsp import jobs, store
 from star_lsp.errors import WorkerError
 from star_lsp.perform import summary
 from star_lsp.process import Process
 from star_lsp.reverts import take_back
 from star_lsp.settings import read
+from star_lsp.sound import unsound
 from tests.server.stage import Stage, played
 
 
@@ -65,6 +66,50 @@ def test_a_worker_that_dies_or_babbles_is_ended_and_said_with_the_remedy(stage: 
         assert isinstance(await stage.process.run(teach("a"), lambda _: None), jobs.Report)
 
     stage.script(act, "solve")
+    played(stage, play)
+
+
+def test_a_worker_that_hangs_is_ended_and_said_with_the_remedy(stage: Stage) -> None:
+    async def play() -> None:
+        stage.process = Process(stage.model, silent_seconds=0.5)
+        with pytest.raises(
+            WorkerError, match=r"said nothing for 0 s and was ended; the cases are kept\. Retry"
+        ):
+            await asyncio.wait_for(stage.process.run(teach("a"), lambda _: None), 20)
+        assert stage.process.pid is None
+        assert isinstance(await stage.process.run(teach("a"), lambda _: None), jobs.Report)
+
+    stage.script("hang", "solve")
+    played(stage, play)
+
+
+def test_a_case_whose_repair_hangs_twice_has_failed_with_the_reason(stage: Stage) -> None:
+    async def play() -> None:
+        stage.process = Process(stage.model, silent_seconds=0.5)
+        case = stage.case("x")
+        await asyncio.wait_for(stage.perform(case), 20)
+        ((status, reason),) = stage.status(case)
+        assert status == "failed"
+        assert "was ended" in str(reason)
+        assert stage.store.active("b") == []
+
+    stage.script("hang")
+    played(stage, play)
+
+
+def test_a_worker_that_is_slow_but_alive_or_stands_still_for_a_completion_is_no_hung_one(
+    stage: Stage,
+) -> None:
+    async def play() -> None:
+        stage.process = Process(stage.model, silent_seconds=0.5)
+        assert isinstance(await stage.process.run(teach("a"), lambda _: None), jobs.Report)
+        job = asyncio.create_task(stage.process.run(teach("b"), lambda _: None))
+        await asyncio.sleep(0.1)
+        with stage.process.suspended():
+            await asyncio.sleep(1.5)
+        assert isinstance(await job, jobs.Report)
+
+    stage.script("slow and alive", "slow")
     played(stage, play)
 
 
@@ -152,8 +197,8 @@ def test_a_solved_case_has_its_patch_in_the_history_when_the_repair_is_done(stag
         report = await stage.perform(case)
         assert isinstance(report, jobs.Report)
         (patch,) = stage.store.active("b")
-        assert (patch.cases, patch.digest, patch.revision) == ((case.id,), "d", "r")
-        assert stage.store.patch_path(patch.id).exists()
+        assert (patch.cases, patch.revision) == ((case.id,), "r")
+        assert unsound(stage.store.patch_path(patch.id), patch.digest) is None
         assert stage.store.case(case.id).patch == patch.id
         assert [each.percent for each in stage.progress] == [0, 50]
         assert summary(report) == "solved in 3 steps, 1 s"
@@ -211,6 +256,34 @@ def test_of_two_fixes_for_one_place_only_the_newer_one_counts(stage: Stage) -> N
             ("reverted", "Its place was flagged again, with another fix."),
             ("solved", None),
         ]
+
+    stage.script("solve")
+    played(stage, play)
+
+
+def test_of_two_fixes_the_one_given_last_counts_though_the_clock_was_set_back_between(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        times = iter([2e9, 1e9, 1.5e9])
+        monkeypatch.setattr(store.time, "time", lambda: next(times, 1.5e9))
+        old = stage.case("x")
+        await stage.perform(old)
+        new = stage.case("x", "3")
+        await stage.perform(new)
+        await stage.perform(stage.case("z"))
+        assert [each["id"] for each in stage.heard[-1]["hold"]] == [new.id]
+
+    stage.script("solve")
+    played(stage, play)
+
+
+def test_what_a_repair_that_was_cut_off_has_left_is_put_right_by_the_next_one(stage: Stage) -> None:
+    async def play() -> None:
+        left, case = stage.case("x"), stage.case("y")
+        stage.store.begin([left.id])
+        await stage.perform(case)
+        assert [status for status, _ in stage.status(left, case)] == ["pending", "solved"]
 
     stage.script("solve")
     played(stage, play)
