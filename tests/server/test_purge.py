@@ -259,6 +259,7 @@ def test_a_running_server_follows_at_once(tmp_path: Path, monkeypatch: pytest.Mo
         item = client.inline("file:///work/a.py", 1, 10)
         assert item is not None
         client.until_case(client.flag(item, "min(y)"), "solved")
+        client.until_state("ready")
 
 
 def test_the_rows_of_a_purge_that_fails_are_all_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
