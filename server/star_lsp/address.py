@@ -73,7 +73,8 @@ class Running:
     def write(self, folder: Path) -> None:
         """Write it, all of it or nothing."""
         part = folder / f".server.{self.pid}"
-        part.write_text(json.dumps(asdict(self)), "utf-8")
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(asdict(self), file)
         part.replace(folder / "server.json")
 
 

@@ -22,6 +22,7 @@ from star_lsp.holdings import holdings, ours
 from star_lsp.installed import folder_name, is_name, read
 from star_lsp.permissions import foreign, loose, mend
 from star_lsp.places import Places
+from star_lsp.running import about
 from star_lsp.store import Health, Patch, examine
 
 __all__ = ["CHECKS", "Asked", "Check", "Finding", "Level"]
@@ -339,9 +340,17 @@ def processes(_: Asked) -> Iterator[Finding]:
         yield Finding("fine", "no process was left over")
 
 
-def server(_: Asked) -> Iterator[Finding]:
-    """The server that editors share: whether it answers, and its socket and token are the user's alone."""
-    yield from ()  # there is none yet; permissions looks at what is in data/server
+def server(asked: Asked) -> Iterator[Finding]:
+    """The server that editors share: whether it answers."""
+    told = about(asked.places.data)
+    for each in told:
+        if "error" in each:
+            yield Finding("wrong", each["error"], "Cases are kept.")
+        else:
+            count = len(each["editors"])
+            yield Finding("fine", f"the server {each['pid']} answers; {count} editors are connected")
+    if not told:
+        yield Finding("fine", "no server runs; an editor starts one")
 
 
 CHECKS: tuple[Check, ...] = (

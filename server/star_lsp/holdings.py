@@ -21,12 +21,14 @@ _FORMS: tuple[tuple[Kind, str], ...] = (
     ("logs", "logs/*"),
     ("backups", "store.version-*.sqlite3"),
     ("stray", "store.*.part*"),
-    ("set aside", "store.*"),
+    ("server", "aside/lock"),
+    ("stray", "aside/recovering-*"),
+    ("set aside", "aside/*"),
     ("stray", "patches/.*"),
     ("patches", "patches/*.safetensors"),
     ("stray", "patches/*"),
 )
-_FOLDERS = ("patches", "logs", "server")
+_FOLDERS = ("patches", "logs", "server", "aside")
 
 
 def holdings(data: Path, patches: Collection[str] | None = None) -> dict[Kind, list[Path]]:

@@ -527,12 +527,13 @@ class Store:
         Cut off at any moment, it is gone on with the next time: the copies come first, then what is
         recovered, whole; only then is the store exchanged.
         """
-        folder = self.path.parent
+        folder = self.path.parent / "aside"
         begun = [*folder.glob("recovering-*")]
         if not begun and salvage.damage(self.path) is None:
             return
         time.sleep(_AGAIN_SECONDS)  # another process may be writing: that passes, and damage stays
-        with FileLock(folder / "recover.lock"):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with FileLock(folder / "lock"):
             for aside in folder.glob("recovering-*"):
                 if not (aside / "recovered.sqlite3").exists():
                     shutil.rmtree(aside)  # copies alone
@@ -546,7 +547,8 @@ class Store:
 
     def _set_aside(self, what: str) -> Path:
         """A folder with copies of the damaged store, and what could be recovered from it."""
-        aside = self.path.parent / f"recovering-{time.strftime('%Y-%m-%d-%H%M%S')}-{secrets.token_hex(2)}"
+        name = f"recovering-{time.strftime('%Y-%m-%d-%H%M%S')}-{secrets.token_hex(2)}"
+        aside = self.path.parent / "aside" / name
         aside.mkdir(mode=0o700)
         for path in (self.path, *self.path.parent.glob(f"{self.path.name}-wal")):
             if path.exists():

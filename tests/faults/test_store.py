@@ -112,14 +112,14 @@ def test_what_can_be_read_of_a_damaged_store_is_in_use_and_the_rest_is_kept(
         for case in store.cases():
             assert case.patch in ({None} | known)
             assert case.status == ("solved" if case.patch else "pending")
-        (kept,) = folder.glob("damaged-*")
+        (kept,) = folder.glob("aside/damaged-*")
         assert str(kept) in store.word
         for path, content in before.items():
             assert (kept / path).read_bytes() == content
         assert store.patch_path(patch).exists() == (patch in known)
         assert (kept / f"{patch}.safetensors").exists() == (patch not in known)
         add(store, "z")
-    assert not list(folder.glob("recovering-*"))
+    assert not list(folder.glob("aside/recovering-*"))
     with closing(Store(folder)) as again:
         assert again.word is None
         assert len(again.cases()) == len(found) + 1
@@ -182,8 +182,8 @@ def test_an_end_of_the_recovery_at_any_step_loses_nothing(
                 over = False
         with closing(Store(trial)) as store:
             assert [case.id for case in store.cases()] == cases[:50]
-        assert not list(trial.glob("recovering-*"))
-        assert len(list(trial.glob("damaged-*"))) == 1
+        assert not list(trial.glob("aside/recovering-*"))
+        assert len(list(trial.glob("aside/damaged-*"))) == 1
         shutil.rmtree(trial)
         if over:
             break
@@ -198,7 +198,7 @@ def test_patches_without_their_store_are_kept(left: tuple[Path, list[str], str])
         store.sweep()
         assert store.word is not None
         assert "though 1 patches were" in store.word
-    (kept,) = folder.glob("damaged-*")
+    (kept,) = folder.glob("aside/damaged-*")
     assert [path.name for path in kept.iterdir()] == [f"{patch}.safetensors"]
 
 

@@ -147,7 +147,7 @@ def test_what_is_no_store_is_set_aside_with_a_word(tmp_path: Path, content: byte
         assert now.cases() == []
         assert now.word is not None
         assert "The store was damaged" in now.word
-    (kept,) = tmp_path.glob("damaged-*")
+    (kept,) = tmp_path.glob("aside/damaged-*")
     assert str(kept) in now.word
     assert (kept / "store.sqlite3").read_bytes() == content
 

@@ -14,11 +14,11 @@ from rich.text import Text
 
 from star.history import revision
 from star_lsp.catalogue import installed
-from star_lsp.cli.running import about
 from star_lsp.cli.state import as_json, model_option, opened, out
 from star_lsp.disk import held
 from star_lsp.installed import folder_name
 from star_lsp.places import places
+from star_lsp.running import about
 
 __all__ = ["status"]
 
@@ -114,7 +114,7 @@ def _status(name: str) -> dict[str, Any]:
             "modelsBytes": held(here.models),
             "freeBytes": shutil.disk_usage(here.models).free,
         },
-        "servers": about(),
+        "servers": about(here.data),
     }
 
 

@@ -1,16 +1,18 @@
 """``star-lsp stop``: end the server that all editors share."""
 
 import json
+import os
 import time
 from contextlib import suppress
 
 import click
 import psutil
 
-from star_lsp.cli.running import ask, servers
 from star_lsp.cli.state import as_json
 from star_lsp.errors import ListenError
+from star_lsp.places import places
 from star_lsp.protocol import STOP
+from star_lsp.running import ask, servers
 
 __all__ = ["stop"]
 
@@ -27,7 +29,7 @@ def stop(force: bool, as_json: bool) -> None:
     connected may start a new one.
     """
     ended = []
-    for place, told in servers():
+    for place, told in servers(places(os.environ).data):
         process = None
         with suppress(psutil.Error):
             process = psutil.Process(told.pid)

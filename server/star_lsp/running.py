@@ -1,7 +1,6 @@
-"""The servers that run on this machine, asked from the command line."""
+"""The servers that run on this machine, and what they answer."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 from star_lsp.address import Running, running
 from star_lsp.errors import ListenError
 from star_lsp.join import connected
-from star_lsp.places import places
 from star_lsp.protocol import ABOUT
 
 __all__ = ["about", "ask", "servers"]
@@ -17,17 +15,17 @@ __all__ = ["about", "ask", "servers"]
 _SECONDS = 10.0
 
 
-def servers() -> Iterator[tuple[Path, Running]]:
-    """The folders of the servers on the user's store, of whatever version, and what each told of itself."""
-    for place in sorted((places(os.environ).data / "server").glob("*")):
+def servers(data: Path) -> Iterator[tuple[Path, Running]]:
+    """The folders of the servers on a store, of whatever version, and what each told of itself."""
+    for place in sorted((data / "server").glob("*")):
         if told := running(place):
             yield place, told
 
 
-def about() -> list[dict[str, Any]]:
+def about(data: Path) -> list[dict[str, Any]]:
     """What each server that answers tells of itself, with its folder."""
     found = []
-    for place, told in servers():
+    for place, told in servers(data):
         try:
             found.append(ask(place, ABOUT) | {"folder": str(place)})
         except ListenError as error:
