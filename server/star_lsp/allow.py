@@ -1,7 +1,6 @@
 """Whether completions may be offered in a file. Pure: settings, a language and a path in, a reason out."""
 
-import re
-
+from star_lsp.globs import matches
 from star_lsp.settings import CompletionSettings
 
 __all__ = ["completion_allowed"]
@@ -21,28 +20,6 @@ def completion_allowed(settings: CompletionSettings, language: str, path: str) -
         name = language or "files of no language"
         return f"Completions are switched off for {name}; completion.languages says where they are offered."
     for glob in settings.exclude:
-        if path and _matches(glob, path):
+        if path and matches(glob, path):
             return f"The file is excluded by {glob}; take that out of completion.exclude to have completions."
     return None
-
-
-def _matches(glob: str, path: str) -> bool:
-    """Whether ``path``, or a folder above it, is what ``glob`` means.
-
-    ``**/`` is any number of folders, ``*`` and ``?`` stay within one name, ``{a,b}`` is either. A glob that
-    does not begin at the root may begin at any folder. Case makes no difference: rather exclude too much.
-    """
-    glob, path = glob.replace("\\", "/"), path.replace("\\", "/")
-    parts = re.split(r"(\*\*/|/\*\*$|\*\*|\*|\?|\{[^{}]*\})", glob)
-    pattern = "".join(_glob_part(part) for part in parts)
-    root = "" if glob.startswith("/") or re.match("[A-Za-z]:/", glob) else "(?:.*/)?"
-    return re.fullmatch(f"{root}{pattern}(?:/.*)?", path, re.IGNORECASE | re.DOTALL) is not None
-
-
-def _glob_part(part: str) -> str:
-    wild = {"**/": "(?:.*/)?", "/**": "/.*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    if part in wild:
-        return wild[part]
-    if part.startswith("{") and part.endswith("}"):
-        return "(?:" + "|".join(_glob_part(choice) for choice in part[1:-1].split(",")) + ")"
-    return re.escape(part)

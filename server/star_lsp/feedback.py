@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 
+from star_lsp.documents import after_breaks, breaks_in, valid
 from star_lsp.errors import FlagError
 from star_lsp.prompt import as_read
 from star_lsp.shown import Shown
@@ -14,6 +15,8 @@ __all__ = ["accept", "derive", "flag"]
 _ANCHOR_LINES = (8, 3, 2, 1)
 #: Lines above a place that are compared when its anchor stands several times.
 _CONTEXT_LINES = 30
+#: How far from its line a place is looked for.
+_NEAR_CHARACTERS = 1 << 19
 
 
 def flag(store: Store, shown: Shown, document: str | None, expected: str | None, note: str | None) -> Case:
@@ -47,11 +50,11 @@ def flag(store: Store, shown: Shown, document: str | None, expected: str | None,
         suffix=shown.suffix,
         expected=expected,
         rejected=shown.text,
-        language=shown.language,
-        uri=shown.uri,
+        language=valid(shown.language),
+        uri=valid(shown.uri),
         line=shown.line,
         character=shown.character,
-        note=note or "",
+        note=valid(note or ""),
         model=shown.model,
         revision=shown.revision,
     )
@@ -60,19 +63,21 @@ def flag(store: Store, shown: Shown, document: str | None, expected: str | None,
 def accept(store: Store, shown: Shown, keep: int) -> None:
     """Remember that the developer took a completion."""
     if keep:
-        store.accept(Accepted(shown.prefix, shown.suffix, shown.text, shown.language), keep)
+        store.accept(Accepted(shown.prefix, shown.suffix, shown.text, valid(shown.language)), keep)
 
 
 def derive(shown: Shown, document: str) -> str:
     """What now stands where a completion was shown: the text between its prefix and its suffix.
 
-    Edits elsewhere do no harm: the place is found again by the lines around it.
+    Edits elsewhere do no harm: the place is found again by the lines around it. In a document of megabytes
+    it is looked for only near the line where it was.
 
     Raises:
         FlagError: the place cannot be found again.
     """
+    document, first = _near(document, shown.line)
     document = as_read(document)
-    start = _end_of_prefix(document, shown.prefix, shown.line)
+    start = _end_of_prefix(document, shown.prefix, shown.line - first)
     if start is not None:
         end = _start_of_suffix(document, shown.suffix, start)
         if end is not None:
@@ -80,6 +85,15 @@ def derive(shown: Shown, document: str) -> str:
     raise FlagError(
         "The place of this completion cannot be found again in the file; give the right code as `expected`."
     )
+
+
+def _near(document: str, line: int) -> tuple[str, int]:
+    """What of a document is near a line, and the line that this begins on; all of it, unless it is large."""
+    if len(document) <= 2 * _NEAR_CHARACTERS:
+        return document, 0
+    at = after_breaks(document, line)
+    start = max(0, at - _NEAR_CHARACTERS)
+    return document[start : at + _NEAR_CHARACTERS], max(0, line - breaks_in(document[start:at]))
 
 
 def _end_of_prefix(document: str, prefix: str, line: int) -> int | None:
