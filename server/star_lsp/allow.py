@@ -1,9 +1,11 @@
 """Whether completions may be offered in a file: settings, a language and a path in, a reason out."""
 
+import contextlib
 import os
 import re
 from pathlib import Path
 
+from star_lsp.globs import matches
 from star_lsp.settings import CompletionSettings
 
 __all__ = ["completion_allowed"]
@@ -25,7 +27,7 @@ def completion_allowed(settings: CompletionSettings, language: str, path: str) -
         return f"Completions are switched off for {name}; completion.languages says where they are offered."
     named = _names(path)
     for glob in settings.exclude:
-        if any(_matches(glob, each) for each in named):
+        if any(matches(glob, each) for each in named):
             return f"The file is excluded by {glob}; take that out of completion.exclude to have completions."
     return None
 
@@ -33,29 +35,7 @@ def completion_allowed(settings: CompletionSettings, language: str, path: str) -
 def _names(path: str) -> set[str]:
     """Every name by which the system finds that file: the end of links, and Windows' plain names."""
     names = {path, re.sub(r"(?<=[^/\\])(?::[^/\\:]*:\$\w+|[ .])+$", "", path)} - {""}
-    return names | {os.path.realpath(each) for each in names if Path(each).is_absolute()}
-
-
-def _matches(glob: str, path: str) -> bool:
-    """Whether ``path``, or a folder above it, is what ``glob`` means.
-
-    ``**/`` is any number of folders, ``*`` and ``?`` stay within one name, ``{a,b}`` is either. A glob that
-    does not begin at the root may begin at any folder. Case makes no difference: rather exclude too much.
-    """
-    glob, path = glob.replace("\\", "/"), path.replace("\\", "/")
-    pattern = _pattern(glob)
-    root = "" if glob.startswith("/") or re.match("[A-Za-z]:/", glob) else "(?:.*/)?"
-    return re.fullmatch(f"{root}{pattern}(?:/.*)?", path, re.IGNORECASE | re.DOTALL) is not None
-
-
-def _pattern(glob: str) -> str:
-    return "".join(map(_glob_part, re.split(r"(\*\*/|/\*\*$|\*\*|\*|\?|\{[^{}]*\})", glob)))
-
-
-def _glob_part(part: str) -> str:
-    wild = {"**/": "(?:.*/)?", "/**": "/.*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    if part in wild:
-        return wild[part]
-    if part.startswith("{") and part.endswith("}"):
-        return "(?:" + "|".join(map(_pattern, part[1:-1].split(","))) + ")"
-    return re.escape(part)
+    for each in [each for each in names if Path(each).is_absolute()]:
+        with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+            names.add(os.path.realpath(each))
+    return names

@@ -10,17 +10,16 @@ from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
 from lsprotocol import types
-from pygls import uris
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 from pygls.lsp.server import LanguageServer
-from pygls.protocol import LanguageServerProtocol, lsp_method
-from pygls.protocol.json_rpc import JsonRPCNotification
-from pygls.workspace import TextDocument
+from pygls.protocol import lsp_method
 
 from star.errors import StarError
 from star_lsp import feedback, protocol
 from star_lsp.commands import Command, commands
 from star_lsp.completion import Completions, Place
+from star_lsp.conversation import Conversation
+from star_lsp.documents import Document
 from star_lsp.errors import FlagError, NotFound, ParameterError, ServerError
 from star_lsp.protocol import Changed
 from star_lsp.service import Audience, Service
@@ -37,13 +36,14 @@ T = TypeVar("T")
 
 #: LSP's own code for "the request is fine, and could not be done".
 _REQUEST_FAILED = -32803
+#: Of a uri that is repeated to its client; a long one is a mistake.
+_SHOWN_URI = 500
 
 
-class Protocol(LanguageServerProtocol):
+class Protocol(Conversation):
     """Offers `textDocument/completion` only to clients that have no inline completion.
 
-    It also answers requests that cannot be read, which pygls leaves hanging, and ends a connection where
-    pygls ends the process.
+    It also ends a connection where pygls ends the process.
     """
 
     #: The client has asked to end.
@@ -51,48 +51,19 @@ class Protocol(LanguageServerProtocol):
     #: It is to end now.
     ended = False
 
-    def take(self, message: dict[str, Any]) -> None:
-        """Handle a message as it was parsed."""
-        try:
-            self.handle_message(self.structure_message(message))
-        except Exception as error:
-            log.warning("a message was passed over: %s", type(error).__name__)
-            log.debug("it could not be handled", exc_info=error)
-
+    @property
     def unanswered(self) -> int:
-        """How many requests of the client are under way; what pygls has forgotten to forget is forgotten."""
-        for number, future in list(self._request_futures.items()):
-            if future.done():  # the inner half of a command, which nobody takes out
-                del self._request_futures[number]
-        return sum(isinstance(each, asyncio.Task) for each in self._request_futures.values())
+        """How many requests of the client are under way."""
+        return len(self._request_futures)
 
     def drop(self) -> None:
-        """Cancel what is under way with the client, but not its request to say goodbye."""
-        for number, future in list(self._request_futures.items()):
-            if number != self.msg_id:
-                future.cancel()
-
-    @lsp_method(types.SHUTDOWN)
-    def lsp_shutdown(self, *args: object) -> Generator[Any, Any, None]:
-        # As pygls has it, but for its walk over requests that change while it goes.
-        if (handler := self.fm.features.get(types.SHUTDOWN)) is not None:
-            yield handler, args, None
-        self.drop()
-        self._shutdown = True
+        """Cancel what is under way for the client."""
+        for future in list(self._request_futures.values()):
+            future.cancel()
 
     @lsp_method(types.EXIT)
     def lsp_exit(self, *_args: object) -> None:  # type: ignore[override]
         self.said_goodbye, self.ended = self._shutdown, True
-
-    def structure_message(self, data: dict[str, Any]) -> Any:
-        try:
-            return super().structure_message(data)
-        except JsonRpcException as error:
-            if "id" in data and "method" in data:
-                reason = JsonRpcInvalidParams(f"The parameters of {data['method']} cannot be read.")
-                self._send_response(data["id"], error=reason.to_response_error())
-                return JsonRPCNotification(method="$/unreadable", jsonrpc=self.VERSION, params=None)
-            raise error
 
     @lsp_method(types.INITIALIZE)
     def lsp_initialize(self, params: types.InitializeParams) -> Generator[Any, Any, types.InitializeResult]:
@@ -262,7 +233,7 @@ def _completing(session: Session, service: Service) -> None:
             detail="star-lsp",
             documentation=shown.text if more else None,
             # Clients filter by the word left of the cursor, which the text does not repeat.
-            filter_text=_word(server, params.text_document.uri, params.position) + shown.text,
+            filter_text=_document(server, params.text_document.uri).word(_at(params.position)) + shown.text,
             # A blank comes before all else that sorts; NUL would too, but Emacs cannot read it.
             sort_text=" ",
             text_edit=types.TextEdit(types.Range(params.position, params.position), shown.text),
@@ -299,7 +270,7 @@ def _commands(session: Session, service: Service) -> None:
 
     def source(uri: str) -> str | None:
         document = _open(server, uri)
-        return document.source if document else None
+        return document.text if document else None
 
     def register(name: str, handler: Command) -> None:
         @_reporting
@@ -318,7 +289,7 @@ def _commands(session: Session, service: Service) -> None:
 def _derived(server: LanguageServer, shown: Shown) -> str:
     """What now stands where a completion was shown; empty when nothing does, or the place is lost."""
     try:
-        return feedback.derive(shown, _document(server, shown.uri).source).rstrip()
+        return feedback.derive(shown, _document(server, shown.uri).text).rstrip()
     except FlagError:
         return ""
 
@@ -363,16 +334,15 @@ def _reporting(handler: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[
     return run
 
 
-def _open(server: LanguageServer, uri: str) -> TextDocument | None:
-    """A document that is open; pygls keeps it under its uri with nothing escaped."""
-    document: TextDocument | None = server.workspace.text_documents.get(unquote(uri))
-    return document
+def _open(server: LanguageServer, uri: str) -> Document | None:
+    """A document that is open."""
+    return cast(Conversation, server.protocol).documents.get(uri)
 
 
-def _document(server: LanguageServer, uri: str) -> TextDocument:
+def _document(server: LanguageServer, uri: str) -> Document:
     """An open document; a closed one is not read from the disk behind the editor's back."""
     if (document := _open(server, uri)) is None:
-        raise ServerError(f"The document {uri} is not open here; open it first.")
+        raise ServerError(f"The document {uri[:_SHOWN_URI]} is not open here; open it first.")
     return document
 
 
@@ -383,28 +353,22 @@ def _within(kind: str, asked: str) -> bool:
 
 def _place(server: LanguageServer, uri: str, position: types.Position) -> Place:
     document = _document(server, uri)
-    offset = document.offset_at_position(position)
-    source = document.source
-    return Place(
-        uri,
-        _path(uri),
-        document.language_id or "",
-        position.line,
-        position.character,
-        source[:offset],
-        source[offset:],
-    )
+    prefix, suffix = document.around(_at(position))
+    return Place(uri, _path(uri), document.language, position.line, position.character, prefix, suffix)
+
+
+def _at(position: types.Position) -> tuple[int, int]:
+    return position.line, position.character
 
 
 def _path(uri: str) -> str:
     """The path in a uri, whatever its scheme: a cell's is that of its notebook."""
-    path = uris.to_fs_path(uri) or uris.urlparse(uri)[2]
-    return re.sub("^/(?=[A-Za-z]:)", "", path)
-
-
-def _word(server: LanguageServer, uri: str, position: types.Position) -> str:
-    document = _document(server, uri)
-    return document.word_at_position(position)
+    scheme, colon, rest = uri.partition(":")
+    if not colon:
+        rest = scheme
+    elif scheme.lower() != "file":  # a file has neither query nor fragment: clients forget to escape
+        rest = re.split("[?#]", rest, maxsplit=1)[0]
+    return re.sub("^/(?=[A-Za-z]:)", "", unquote(re.sub("^//[^/]*", "", rest)))
 
 
 def _accepting(shown: Shown) -> types.Command:

@@ -31,6 +31,8 @@ _KEPT = 32
 #: Whoever types on does so within this time of a suggestion, mostly.
 _PAUSE_SECONDS = 0.2
 _FRUGAL_TOKENS = 24
+#: Of a uri that is remembered with a reason; those of documents are shorter.
+_LONGEST_URI = 4096
 
 _CANCELLED = "The editor took the request back, as it does when more is typed; pause for a moment."
 _REPLACED = "A newer request in this document took its place; that one is answered."
@@ -100,6 +102,7 @@ class Completions:
         The same reason again in the same document takes the place of the one before: typing cancels a
         request with every key, and would push out all others.
         """
+        uri = uri[:_LONGEST_URI]
         if self.reasons and (self.reasons[-1].uri, self.reasons[-1].reason) == (uri, reason):
             self.reasons.pop()
         self.reasons.append(Nothing(uri, Position(line, character), reason, when(time.time())))

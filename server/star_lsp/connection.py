@@ -3,10 +3,11 @@
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from star_lsp import address, frame
 from star_lsp.app import Session
+from star_lsp.body import Unreadable, parse
 
 __all__ = ["Connection"]
 
@@ -37,12 +38,17 @@ class Connection:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         word: str | None = None,
+        control: Mapping[str, Callable[[], object]] | None = None,
     ) -> None:
-        """Take over the streams; with a ``word``, nothing is done for a client that does not know it."""
+        """Take over the streams; with a ``word``, nothing is done for a client that does not know it.
+
+        ``control`` answers what is asked of the server and not of the session, by its method.
+        """
         self.session = session
         self._reader = reader
         self._writer = writer
         self._word = word
+        self._control = control or {}
         self._allowed = _BURST
         session.protocol.set_writer(_Outlet(writer))
 
@@ -70,7 +76,10 @@ class Connection:
         if (first := await frame.read(self._reader, _STRANGER_BYTES)) is None:
             return False
         kind, _, given = first.headers.get("authorization", "").partition(" ")
-        message = _parsed(first.body)
+        try:
+            message = parse(first.body)
+        except Unreadable as error:
+            raise frame.FrameError(str(error)) from error
         options = _options(message)
         told = options.pop("token", None) if isinstance(options, dict) else None
         if not (address.trusted(told, word) or (kind.lower() == "bearer" and address.trusted(given, word))):
@@ -91,7 +100,10 @@ class Connection:
             found = await frame.read(self._reader, _MOST_BYTES)
             if found is None:
                 return
-            self._handle(_parsed(found.body))
+            try:
+                self._handle(parse(found.body))
+            except Unreadable as error:
+                self._refuse(_PARSE_ERROR, str(error))
             # Others come first now: where much is in the buffer, no read waits.
             await asyncio.sleep(0)
             now = clock()
@@ -99,41 +111,26 @@ class Connection:
             last = now
             if self._allowed < 0:
                 await asyncio.sleep(-self._allowed / _RATE)
-            while self.session.protocol.unanswered() > _UNANSWERED:
+            while self.session.protocol.unanswered > _UNANSWERED:
                 await asyncio.sleep(_LOOK_SECONDS)
 
     def _handle(self, message: object) -> None:
-        """Answer a message; one that cannot be read is answered too."""
-        if isinstance(message, _Unreadable):
-            self._refuse(_PARSE_ERROR, str(message))
-        elif not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
-            number = message.get("id") if isinstance(message, dict) else None
-            self._refuse(_INVALID_REQUEST, "A message is one JSON object with jsonrpc 2.0.", number)
+        """Answer a message, whatever it is."""
+        method = message.get("method") if isinstance(message, dict) else None
+        if isinstance(message, dict) and isinstance(method, str) and method in self._control:
+            self._send({"id": message.get("id"), "result": self._control[method]()})
         else:
-            self.session.protocol.take(message)
+            self.session.protocol.handle_message(message)
 
     def _refuse(self, code: int, reason: str, number: object = None) -> None:
         if not isinstance(number, str | int):
             number = None
-        answer = {"jsonrpc": "2.0", "id": number, "error": {"code": code, "message": reason}}
-        body = json.dumps(answer).encode()
+        self._send({"id": number, "error": {"code": code, "message": reason}})
+
+    def _send(self, answer: Mapping[str, object]) -> None:
+        body = json.dumps({"jsonrpc": "2.0", **answer}).encode()
         if not self._writer.is_closing():
             self._writer.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
-
-
-class _Unreadable(str):
-    """Why a body is no JSON."""
-
-
-def _parsed(body: bytes) -> object:
-    try:
-        return json.loads(body, parse_constant=_refused)
-    except (ValueError, RecursionError) as error:
-        return _Unreadable(f"A message cannot be read as JSON ({error}).")
-
-
-def _refused(name: str) -> float:
-    raise ValueError(f"{name} is no number")
 
 
 def _options(message: object) -> object:

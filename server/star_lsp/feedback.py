@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections import Counter
 
+from star_lsp.documents import after_breaks, breaks_in, valid
 from star_lsp.errors import FlagError
 from star_lsp.mask import mask, taught
 from star_lsp.prompt import as_read
@@ -16,6 +17,8 @@ __all__ = ["accept", "derive", "flag"]
 _ANCHOR_LINES = (8, 3, 2, 1)
 #: Lines above a place that are compared when its anchor stands several times.
 _CONTEXT_LINES = 30
+#: How far from its line a place is looked for.
+_NEAR_CHARACTERS = 1 << 19
 
 
 async def flag(
@@ -64,11 +67,11 @@ async def flag(
         suffix=masked.suffix,
         expected=expected,
         rejected=masked.middles[1],
-        language=shown.language,
-        uri=uri,
+        language=valid(shown.language),
+        uri=valid(uri),
         line=shown.line,
         character=shown.character,
-        note=f"{said}\n{masked.told}".strip(),
+        note=valid(f"{said}\n{masked.told}".strip()),
         model=shown.model,
         revision=shown.revision,
     )
@@ -86,19 +89,21 @@ async def accept(store: Store, shown: Shown, keep: int) -> None:
 async def _as_accepted(shown: Shown) -> Accepted:
     """A completion as it is kept when it was taken; off the event loop, which the detectors would hold up."""
     masked = await asyncio.to_thread(mask, shown.prefix, shown.suffix, (shown.text,), language=shown.language)
-    return Accepted(masked.prefix, masked.suffix, masked.middles[0], shown.language)
+    return Accepted(masked.prefix, masked.suffix, masked.middles[0], valid(shown.language))
 
 
 def derive(shown: Shown, document: str) -> str:
     """What now stands where a completion was shown: the text between its prefix and its suffix.
 
-    Edits elsewhere do no harm: the place is found again by the lines around it.
+    Edits elsewhere do no harm: the place is found again by the lines around it. In a document of megabytes
+    it is looked for only near the line where it was.
 
     Raises:
         FlagError: the place cannot be found again.
     """
+    document, first = _near(document, shown.line)
     document = as_read(document)
-    start = _end_of_prefix(document, shown.prefix, shown.line)
+    start = _end_of_prefix(document, shown.prefix, shown.line - first)
     if start is not None:
         end = _start_of_suffix(document, shown.suffix, start)
         if end is not None:
@@ -106,6 +111,15 @@ def derive(shown: Shown, document: str) -> str:
     raise FlagError(
         "The place of this completion cannot be found again in the file; give the right code as `expected`."
     )
+
+
+def _near(document: str, line: int) -> tuple[str, int]:
+    """What of a document is near a line, and the line that this begins on; all of it, unless it is large."""
+    if len(document) <= 2 * _NEAR_CHARACTERS:
+        return document, 0
+    at = after_breaks(document, line)
+    start = max(0, at - _NEAR_CHARACTERS)
+    return document[start : at + _NEAR_CHARACTERS], max(0, line - breaks_in(document[start:at]))
 
 
 def _end_of_prefix(document: str, prefix: str, line: int) -> int | None:

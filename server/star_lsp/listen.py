@@ -113,9 +113,8 @@ class Host:
             writer.close()
             return
         session = build(self._service)
-        session.server.feature(ABOUT)(lambda *_: self._about())
-        session.server.feature(STOP)(lambda *_: self._stop.set())
-        connection = Connection(session, reader, writer, word)
+        control = {ABOUT: self._about, STOP: self._stop.set}
+        connection = Connection(session, reader, writer, word, control)
         task = asyncio.current_task()
         assert task is not None
         self._connections[connection] = task

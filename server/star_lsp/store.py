@@ -547,9 +547,7 @@ class Store:
 
     def _set_aside(self, what: str) -> Path:
         """A folder with copies of the damaged store, and what could be recovered from it."""
-        name = f"recovering-{time.strftime('%Y-%m-%d-%H%M%S')}-{secrets.token_hex(2)}"
-        aside = self.path.parent / "aside" / name
-        aside.mkdir(mode=0o700)
+        aside = self._new_aside("recovering")
         for path in (self.path, *self.path.parent.glob(f"{self.path.name}-wal")):
             if path.exists():
                 shutil.copy2(path, aside / path.name)
@@ -584,6 +582,14 @@ class Store:
         recovered.replace(aside / "recovered.sqlite3")
         shutil.rmtree(part)
         return aside
+
+    def _new_aside(self, what: str) -> Path:
+        """A new folder for what is set aside, with the date in its name."""
+        name = f"{what}-{time.strftime('%Y-%m-%d-%H%M%S')}-{secrets.token_hex(2)}"
+        made = self.path.parent / "aside" / name
+        for each in (made.parent, made):
+            each.mkdir(mode=0o700, exist_ok=True)
+        return made
 
     def _exchange(self, aside: Path) -> None:
         """Put what was recovered in the place of the damaged store, and keep what is left over."""
@@ -653,8 +659,7 @@ class Store:
     def _keep_strange_patches(self) -> None:
         """Move patch files out of the way of a store that is new: they would be swept as of no use."""
         if strange := [*self.patches_folder.glob("*.safetensors")]:
-            kept = self.path.parent / f"damaged-{time.strftime('%Y-%m-%d-%H%M%S')}-{secrets.token_hex(2)}"
-            kept.mkdir(mode=0o700)
+            kept = self._new_aside("damaged")
             for path in strange:
                 path.rename(kept / path.name)
             self._tell(
