@@ -10,6 +10,9 @@ from star_lsp.settings import CompletionSettings
 
 __all__ = ["completion_allowed"]
 
+#: No file of any system has a longer path; to follow the links in one takes time.
+_LONGEST = 4096
+
 
 def completion_allowed(settings: CompletionSettings, language: str, path: str) -> str | None:
     """Why no completion is offered in a file, None when one is.
@@ -35,7 +38,7 @@ def completion_allowed(settings: CompletionSettings, language: str, path: str) -
 def _names(path: str) -> set[str]:
     """Every name by which the system finds that file: the end of links, and Windows' plain names."""
     names = {path, re.sub(r"(?<=[^/\\])(?::[^/\\:]*:\$\w+|[ .])+$", "", path)} - {""}
-    for each in [each for each in names if Path(each).is_absolute()]:
+    for each in [each for each in names if len(each) < _LONGEST and Path(each).is_absolute()]:
         with contextlib.suppress(OSError, ValueError):  # a name that no file can have
             names.add(os.path.realpath(each))
     return names
