@@ -27,6 +27,7 @@ def the_map() -> str:
         "server/star_lsp",
         "server/star_lsp/cli",
         "server/star_lsp/cli/latency",
+        "server/star_lsp/cli/load",
     ):
         paths = sorted((ROOT / folder).glob("*.py"), key=lambda path: (path.stem != "__init__", path.stem))
         named = {path.name: _first_line(path) for path in paths}

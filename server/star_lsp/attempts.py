@@ -79,6 +79,8 @@ class Worker:
         except Exception as error:  # a full disk, no memory, a fault of ours: the next job may still do
             log.exception("job %s", job.id)
             self.say(jobs.Failed(job.id, f"The repair could not be finished ({_told(error)}."))
+        finally:
+            self._cancelled.discard(job.id)
 
     # -- one job -----------------------------------------------------------------------------------
 

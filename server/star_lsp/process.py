@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,12 +20,21 @@ log = logging.getLogger(__name__)
 
 #: A message is one line; verdicts on hundreds of cases are long ones.
 _LINE_BYTES = 64 * 1024 * 1024
+#: While many editors are at work somebody always waits for the model, and no repair would ever end: after
+#: so long a stand, whatever breaks were in it, the worker runs for a while beside it.
+_STILL_SECONDS, _RUN_SECONDS = 3.0, 1.0
 
 
 class Process:
     """One worker at a time, kept from job to job, and let go after some idle time."""
 
-    def __init__(self, model: Path, idle_seconds: float = 600.0, silent_seconds: float = 240.0) -> None:
+    def __init__(
+        self,
+        model: Path,
+        idle_seconds: float = 600.0,
+        silent_seconds: float = 240.0,
+        still_seconds: float = _STILL_SECONDS,
+    ) -> None:
         """Nothing is started before the first job.
 
         A worker that says nothing for ``silent_seconds`` is ended as one that hangs. It says every second or
@@ -39,7 +49,15 @@ class Process:
         self._hung = False
         self._process: asyncio.subprocess.Process | None = None
         self._retire: asyncio.TimerHandle | None = None
+        self._still_seconds = still_seconds
         self._holds = 0
+        #: Whether the worker stands still, since when it does so or not, and for how long it has in all.
+        self._still = False
+        self._since = 0.0
+        self._stood = 0.0
+        #: It runs, though somebody waits for the model.
+        self._granted = False
+        self._grant: asyncio.TimerHandle | None = None
         self._ending = False
         self._tied = False
         self._closed = False
@@ -75,8 +93,7 @@ class Process:
                 value = jobs.read(line)
                 if isinstance(value, jobs.Tied):
                     self._tied = True
-                    if self._holds:
-                        self._signal("suspend")
+                    self._settle()
                 elif isinstance(value, jobs.Progress):
                     on_progress(value)
                 elif isinstance(value, jobs.Failed | jobs.Report):
@@ -113,16 +130,17 @@ class Process:
 
     @contextlib.contextmanager
     def suspended(self) -> Iterator[None]:
-        """Stand still while the model serves: two processes computing at once thrash each other."""
+        """Stand still while the model serves: two processes computing at once thrash each other.
+
+        It gets a share all the same, when it has stood for long.
+        """
         self._holds += 1
-        if self._tied:  # or it would stay, if we died now
-            self._signal("suspend")
+        self._settle()
         try:
             yield
         finally:
             self._holds -= 1
-            if not self._holds:
-                self._signal("resume")
+            self._settle()
 
     def kill(self) -> None:
         """End the worker now, suspended or not."""
@@ -142,13 +160,38 @@ class Process:
         self._closed = True
         self.kill()
 
+    def _settle(self) -> None:
+        """Have the worker stand still, or run, as it should now."""
+        # Before it is tied to us it runs: suspended, it would stay if we died now.
+        still = bool(self._holds) and self._tied and not self._granted
+        if still == self._still:
+            return
+        now = time.monotonic()
+        share = 1.0 if self._still else -self._still_seconds / _RUN_SECONDS
+        self._stood = max(0.0, self._stood + share * (now - self._since))
+        self._still, self._since = still, now
+        self._signal("suspend" if still else "resume")
+        if self._grant:
+            self._grant.cancel()
+        if still:
+            left = max(0.0, self._still_seconds - self._stood)
+            self._grant = asyncio.get_running_loop().call_later(left, self._let_run, True)
+
+    def _let_run(self, granted: bool) -> None:
+        """Begin, or end, a time in which the worker runs whatever else does."""
+        self._granted = granted
+        self._settle()
+        if granted:
+            self._stood = 0.0
+            self._grant = asyncio.get_running_loop().call_later(_RUN_SECONDS, self._let_run, False)
+
     async def _started(self) -> asyncio.subprocess.Process:
         if self._closed:
             raise WorkerError("The server is ending; the cases are kept for its next start.")
         if self._process and self._ending:
             await self._process.wait()
         if self._process is None or self._process.returncode is not None:
-            self._ending = self._tied = False
+            self._ending = self._tied = self._still = False
             # -P: a server runs in folders of other people's code, which must not be imported from.
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", "star_lsp.worker", str(self._model), str(os.getpid()),
@@ -167,7 +210,7 @@ class Process:
         while self._silence < self._silent_seconds:
             await asyncio.sleep(tick)
             # Counted in ticks, not by a clock: one that jumps, or a machine that slept, is no silence.
-            self._silence += 0.0 if self._holds else tick
+            self._silence += 0.0 if self._still else tick
         self._hung = True
         log.warning("the worker has said nothing for %.0f s and is ended", self._silence)
         self.kill()

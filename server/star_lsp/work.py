@@ -10,6 +10,9 @@ from pygls.lsp.server import LanguageServer
 
 __all__ = ["WorkDone"]
 
+#: A client that has not answered by then shows no progress; its answer is not waited for for ever.
+_ANSWER_SECONDS = 30.0
+
 
 class _Moment(NamedTuple):
     """How far a work is; ``percent`` is None at its end."""
@@ -53,7 +56,8 @@ class WorkDone:
     async def _draw(self, key: str, title: str, cancellable: bool) -> None:
         queue, progress = self._queues[key], self._server.work_done_progress
         try:
-            await progress.create_async(key)
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await progress.create_async(key)
         except Exception:  # a client may refuse; the work goes on unseen
             return
         now = await queue.get()

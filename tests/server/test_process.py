@@ -110,6 +110,44 @@ def test_a_worker_that_is_slow_but_alive_or_stands_still_for_a_completion_is_no_
         assert isinstance(await job, jobs.Report)
 
     stage.script("slow and alive", "slow")
+
+
+def test_a_repair_ends_though_somebody_always_waits_for_the_model(stage: Stage) -> None:
+    async def play() -> None:
+        stage.process = Process(stage.model, still_seconds=0.3)
+        await stage.process.run(teach("a"), lambda _: None)
+        over = asyncio.Event()
+
+        async def editor() -> None:
+            while not over.is_set():
+                with stage.process.suspended():
+                    await asyncio.sleep(0.05)
+
+        editors = [asyncio.create_task(editor()) for _ in range(3)]
+        try:
+            async with asyncio.timeout(20):
+                report = await stage.process.run(teach("b"), lambda _: None)
+        finally:
+            over.set()
+            await asyncio.gather(*editors)
+        assert isinstance(report, jobs.Report)
+
+    stage.script("solve", "slow")
+    played(stage, play)
+
+
+def test_a_share_of_the_time_is_all_that_a_worker_gets_beside_completions(stage: Stage) -> None:
+    async def play() -> None:
+        stage.process = Process(stage.model, still_seconds=1.0)
+        await stage.process.run(teach("a"), lambda _: None)
+        worker, stopped = psutil.Process(stage.process.pid), 0
+        with stage.process.suspended():
+            for _ in range(60):
+                await asyncio.sleep(0.05)
+                stopped += worker.status() == psutil.STATUS_STOPPED
+        assert 20 <= stopped <= 50  # of 3 s: still for one, running for one, and so on
+
+    stage.script("solve")
     played(stage, play)
 
 

@@ -32,6 +32,31 @@ def test_what_was_asked_before_a_swap_is_done_before_it_and_what_came_later_afte
     assert order(*asked) == ["a1", "b1", "a2", "swap", "c1", "a3"]
 
 
+def test_requests_that_were_taken_back_take_no_turn() -> None:
+    turns, done = Turns(), []
+    for number in range(5):
+        turns.put(lambda number=number: done.append(f"a{number}"), "a", lambda number=number: number < 4)  # type: ignore[misc]
+    for client in "bcd":
+        for number in range(2):
+            turns.put(lambda name=f"{client}{number}": done.append(name), client)  # type: ignore[misc]
+    while len(done) < 11:
+        turns.get()()
+    waited_for = [name for name in done if name not in ("a0", "a1", "a2", "a3")]
+    assert waited_for[:4] == ["a4", "b0", "c0", "d0"]
+
+
+def test_what_nobody_waits_for_comes_last_takes_no_turn_and_keeps_nobody_waiting() -> None:
+    turns, done = Turns(), []
+    turns.put(lambda: done.append("ahead"), "a", spare=True)
+    assert turns.empty()
+    turns.put(lambda: done.append("b"), "b")
+    turns.put(lambda: done.append("a"), "a")
+    assert not turns.empty()
+    for _ in range(3):
+        turns.get()()
+    assert done == ["b", "a", "ahead"]
+
+
 def test_get_waits_until_there_is_something() -> None:
     turns, done = Turns(), threading.Event()
     thread = threading.Thread(target=lambda: turns.get()(), daemon=True)
