@@ -150,8 +150,8 @@ def test_the_same_messages_again_take_no_more_memory(talk: Talk, monkeypatch: py
         round_()
         gc.collect()
         blocks.append(sys.getallocatedblocks())
-    # pygls by itself keeps some twenty of each notification: 40,000 here.
-    assert blocks[-1] - blocks[1] < 2_000
+    # pygls by itself keeps some twenty of each notification: 24,000 here and more.
+    assert blocks[-1] - blocks[1] < 6_000
     assert talk.protocol._request_futures == {}
 
 
