@@ -135,6 +135,8 @@ class Talk:
 
         async def stop() -> None:
             self.service.close()
+            if (process := self.service._process) is not None:
+                await process.end()
             await asyncio.sleep(0.05)
             tasks = [each for each in asyncio.all_tasks() if each is not asyncio.current_task()]
             for each in tasks:
