@@ -213,7 +213,12 @@ class Conversation(LanguageServerProtocol):
         id_ = str(uuid.uuid4()) if msg_id is None else msg_id
         future = super().send_request(method, params, callback, id_)
         self._asked[id_] = self._request_futures.pop(id_)
+        future.add_done_callback(lambda _: self._forget(id_))  # who gave up waiting, too
         return future
+
+    def _forget(self, id_: str | int) -> None:
+        self._asked.pop(id_, None)
+        self._result_types.pop(id_, None)
 
     def get_message_type(self, method: str) -> Any:  # type: ignore[override]
         """As pygls has it, but for its memory of whatever was asked for."""

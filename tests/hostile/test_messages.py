@@ -302,6 +302,13 @@ def test_what_is_asked_of_a_client_is_not_mixed_up_with_what_it_asks(slow: Talk)
     assert slow.protocol._result_types == {}
 
 
+def test_what_nobody_waits_for_any_more_is_forgotten_though_the_client_never_answers(slow: Talk) -> None:
+    for number in range(50):
+        asked = slow.protocol.send_request("window/workDoneProgress/create", {"token": number})
+        asked.cancel()
+    assert slow.protocol._asked == slow.protocol._result_types == slow.protocol._request_futures == {}
+
+
 # -- much at once
 
 
