@@ -213,6 +213,8 @@ class Conversation(LanguageServerProtocol):
         id_ = str(uuid.uuid4()) if msg_id is None else msg_id
         future = super().send_request(method, params, callback, id_)
         self._asked[id_] = self._request_futures.pop(id_)
+        # Whoever gives up waiting leaves nothing behind.
+        future.add_done_callback(lambda _: self._asked.pop(id_, None))
         future.add_done_callback(lambda _: self._forget(id_))  # who gave up waiting, too
         return future
 

@@ -24,6 +24,7 @@ _FORMS: tuple[tuple[Kind, str], ...] = (
     ("server", "aside/lock"),
     ("stray", "aside/recovering-*"),
     ("set aside", "aside/*"),
+    ("set aside", "store.*"),
     ("stray", "patches/.*"),
     ("patches", "patches/*.safetensors"),
     ("stray", "patches/*"),

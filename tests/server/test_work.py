@@ -43,7 +43,6 @@ def test_a_client_that_never_answers_leaves_nothing_behind(
         await asyncio.sleep(0.01)
         waiting = len(asyncio.all_tasks()) - before
         await asyncio.sleep(0.3)
-        protocol.unanswered()
-        return waiting, len(asyncio.all_tasks()) - before, len(protocol._request_futures)
+        return waiting, len(asyncio.all_tasks()) - before, len(protocol._asked)
 
     assert asyncio.run(play()) == (20, 0, 0)
