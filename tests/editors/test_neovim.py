@@ -104,7 +104,7 @@ def _program() -> Path:
 @contextmanager
 def _running(lsp: Lsp, folder: Path, text: str) -> Iterator[Neovim]:
     """A headless Neovim with the README's snippet, on a file with this text."""
-    (folder / "init.lua").write_text(snippet("lua"), "utf-8")
+    (folder / "init.lua").write_text(snippet("lua", "inline_completion.enable"), "utf-8")
     (folder / "collect.py").write_text(text, "utf-8")
     program = _program()
     environ = lsp.environ | {
