@@ -193,12 +193,17 @@ class Process:
         if self._process is None or self._process.returncode is not None:
             self._ending = self._tied = self._still = False
             # -P: a server runs in folders of other people's code, which must not be imported from.
-            self._process = await asyncio.create_subprocess_exec(
+            birth = asyncio.create_task(asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", "star_lsp.worker", str(self._model), str(os.getpid()),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LINE_BYTES,
                 start_new_session=True,  # Ctrl-C at a terminal is for us, who then end it
                 env=os.environ | {"OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"},
-            )  # fmt: skip
+            ))  # fmt: skip
+            try:
+                self._process = await asyncio.shield(birth)
+            except asyncio.CancelledError:
+                await _unborn(birth)
+                raise
             if self._ending:  # while it was being born, when there was nothing to kill
                 self.kill()
         return self._process
@@ -220,3 +225,16 @@ class Process:
             # Not by way of subprocess, which would take the exit status from asyncio.
             with contextlib.suppress(psutil.Error):
                 getattr(psutil.Process(pid), what)()
+
+
+async def _unborn(birth: "asyncio.Task[asyncio.subprocess.Process]") -> None:
+    """End a process that is being started.
+
+    Cancelled once, asyncio kills it, and then waits for its pipes to close: for ever, where it has not come
+    to opening them. So it is cancelled until it gives up.
+    """
+    while not birth.done():
+        birth.cancel()
+        await asyncio.sleep(0.01)
+    if not birth.cancelled() and birth.exception() is None:
+        birth.result().kill()

@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import time
 from collections import Counter
@@ -220,11 +221,14 @@ class Machine:
             self.server.kill()
         else:  # all that the system closes when an editor dies
             with contextlib.suppress(OSError, ValueError):
-                os.close(self._pipes[1].fileno())
+                self._pipes[1].close()
         try:
             self.server.wait(10)
         except psutil.TimeoutExpired as error:
-            raise Wrong("the server outlives its client") from error
+            self.server.send_signal(signal.SIGUSR1)
+            time.sleep(1)
+            said = (self.home / "log").read_text("utf-8", "replace")[-6000:]
+            raise Wrong(f"the server outlives its client; its log ends:\n{said}") from error
         self.client.ended.wait(5)
         for pipe in self._pipes:
             with contextlib.suppress(OSError, ValueError):

@@ -11,6 +11,7 @@ Whoever is orphaned falls to the nursery, so ``left`` tells every process that h
 
 import contextlib
 import ctypes
+import faulthandler
 import json
 import os
 import runpy
@@ -169,6 +170,7 @@ def _bear(line: socket.socket, message: bytes, descriptors: Sequence[int]) -> No
     sys.stdin = os.fdopen(0, "r", closefd=False)
     sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1, closefd=False)
+    faulthandler.register(signal.SIGUSR1, sys.__stderr__)  # where it stands, for whoever asks
     status = 1
     try:
         sys.argv = order["words"]

@@ -1,7 +1,10 @@
 """The worker's life, and what a repair comes to, with a program in its place that acts as it is told."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 import pytest
@@ -214,6 +217,27 @@ def test_a_worker_that_is_still_being_started_when_all_ends_ends_too(stage: Stag
 
     stage.script("sleep")
     played(stage, play)
+
+
+def test_a_server_ends_at_whatever_moment_of_the_birth_of_its_worker(tmp_path: Path) -> None:
+    """asyncio waits for ever for a process whose start it has cancelled, unless it is told twice."""
+    code = f"""
+import asyncio, pathlib, psutil
+from star_lsp import jobs
+from star_lsp.process import Process
+async def play(moments):
+    process = Process(pathlib.Path({str(tmp_path)!r}))
+    asked = asyncio.create_task(process.run(jobs.Job("r1", (), ()), lambda now: None))
+    for _ in range(moments):
+        await asyncio.sleep(0)
+    assert not asked.done()
+for moments in range(8):
+    asyncio.run(play(moments))
+_, alive = psutil.wait_procs(psutil.Process().children(), 5)
+assert alive == [], alive
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert found.returncode == 0, found.stderr
 
 
 def test_a_closed_process_starts_no_worker(stage: Stage) -> None:
