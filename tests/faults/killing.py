@@ -376,6 +376,9 @@ class Killer:
 
     def close(self) -> None:
         """End all."""
+        with contextlib.suppress(Wrong):
+            if self.machine.server is not None:
+                self.machine.kill("server")
         self.nursery.close()
 
     def kill(self, number: int) -> None:
