@@ -1,9 +1,10 @@
 """Linear layers in int8: a quarter of the bytes for each token, and a product of whole numbers.
 
 Weights are whole numbers -127 to 127 with one scale for each output. Activations, row by row, are two
-such digits, a coarse one and 1/254 of it: 16 bits in all, as a single digit loses what stands beside
+digits -63 to 63, a coarse one and 1/126 of it: 14 bits in all, as a single digit loses what stands beside
 the few huge coordinates that every model has (numbers in README.md). A product of whole numbers is
-exact, so a row gives the same result alone and among others.
+exact, so a row gives the same result alone and among others; with such digits it is so on processors
+without VNNI too, which add two products in 16 bits.
 
 Where the numbers of a folder come from is known here too: they are made once and kept beside the model,
 to be mapped by every process that serves it.
@@ -28,9 +29,10 @@ from torch import Tensor, nn
 __all__ = ["Int8Linear", "kept", "map_anew", "quantize", "round_rows", "way"]
 
 _LARGEST = 127
-_FINER = 254  # a remainder of a rounding is at most half of one
+_DIGIT = 63
+_FINER = 126  # a remainder of a rounding is at most half of one
 _CHUNK_ROWS = 8192
-_PART = 2**24 // _LARGEST**2
+_PART = 2**24 // (_DIGIT * _LARGEST)
 _FORMAT = "1"
 _FILE = "int8.safetensors"
 
@@ -65,9 +67,9 @@ class Int8Linear(nn.Module):
     def product(self, x: Tensor) -> Tensor:
         """``x Wᵀ``, without a gradient."""
         rows = x.reshape(-1, x.shape[-1]).float()
-        reach = rows.abs().amax(-1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny * _LARGEST)
+        reach = rows.abs().amax(-1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny * _DIGIT)
         # What is not finite has no digits; its reach makes the whole row NaN in the end.
-        wide = (rows * (_LARGEST / reach)).nan_to_num_(0.0)
+        wide = (rows * (_DIGIT / reach)).nan_to_num_(0.0)
         coarse = wide.round()
         fine = wide.sub_(coarse).mul_(_FINER).round_()
         # One product for both digits: the weights are read once.
@@ -79,7 +81,7 @@ class Int8Linear(nn.Module):
             products = _in_parts(torch.cat([coarse, fine]), self.numbers)
         count = len(rows)
         result = (products[count : 2 * count] * (1 / _FINER)).add_(products[:count])
-        result = result.mul_(reach / _LARGEST).mul_(self.scale)
+        result = result.mul_(reach / _DIGIT).mul_(self.scale)
         return result.reshape(*x.shape[:-1], -1).to(x.dtype)
 
     def dequantized(self) -> Float[Tensor, "o i"]:
@@ -119,7 +121,8 @@ class _Packed:
     matrix: Tensor
     sums: Int32[Tensor, " o"]
     nothing: Float[Tensor, " o"]
-    #: -128 and 127: fbgemm scales a matrix by its extremes, and with these among them the scale is 1.
+    #: -64 and 191: fbgemm scales a matrix by its extremes, and with these among them the scale is 1 and our
+    #: digits become 1 to 127, of which two products with weights fit into 16 bits.
     extremes: Float[Tensor, "1 i"]
 
     def product(self, digits: Sequence[Tensor], numbers: Tensor) -> Tensor:
@@ -141,7 +144,7 @@ def _in_parts(rows: Float[Tensor, "n i"], numbers: Int8[Tensor, "o i"]) -> Int32
 
 def _pack(numbers: Int8[Tensor, "o i"]) -> _Packed:
     extremes = torch.zeros(1, numbers.shape[1])
-    extremes[0, 0], extremes[0, 1] = -_LARGEST - 1, _LARGEST
+    extremes[0, 0], extremes[0, 1] = -_DIGIT - 1, 255 - _DIGIT - 1
     # `sum` would widen all numbers first: seconds, and scraps between packed matrices.
     sums = torch._int_mm(torch.ones(1, numbers.shape[1], dtype=torch.int8), numbers.T)[0]
     return _Packed(torch.fbgemm_pack_quantized_matrix(numbers), sums, torch.zeros(len(numbers)), extremes)
@@ -279,11 +282,11 @@ def way() -> str:
 def _way() -> Literal["packed", "plain", "parts"]:
     """The fastest exact product here: packed by fbgemm, or plain (oneDNN), or in parts, which is slow.
 
-    Without VNNI, sums of two products may saturate at 16 bits in the first two. fbgemm's operators that
+    Without VNNI, sums of two products may saturate at 16 bits in the second. fbgemm's operators that
     take a scale as it comes are deprecated, each warning once; where they are gone, the plain way gives the
     same bits.
     """
-    left = torch.full((2, 256), _LARGEST, dtype=torch.int8)
+    left = torch.full((2, 256), _DIGIT, dtype=torch.int8)
     left[1, ::3] = 5
     right = torch.full((64, 256), _LARGEST, dtype=torch.int8)
     right[::2] = -_LARGEST
