@@ -27,10 +27,11 @@ def about(data: Path) -> list[dict[str, Any]]:
     found = []
     for place, told in servers(data):
         try:
-            found.append(ask(place, ABOUT) | {"folder": str(place)})
+            if answer := ask(place, ABOUT):  # none from a server that died and left its word behind
+                found.append(answer | {"folder": str(place)})
         except ListenError as error:
             found.append({"pid": told.pid, "version": told.version, "log": told.log, "error": str(error)})
-    return [each for each in found if each]
+    return found
 
 
 def ask(place: Path, method: str) -> dict[str, Any]:

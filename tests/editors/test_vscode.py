@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
+from tests.default_model import models_folder
 from tests.editors.session import PREFIX, RIGHT, ROOT, SUFFIX, WRONG, Lsp, until
 from tests.editors.workbench import Tools, Window, Workbench, chromium, tools, vsix
 
@@ -51,9 +52,22 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
+def lsp(tmp_path: Path, tiny_models: Path) -> Lsp:
+    """star-lsp with a state of its own and the tiny model; ``make`` ends its server after the editor."""
+    return Lsp(tmp_path / "home", tiny_models)
+
+
+@pytest.fixture
+def real_lsp(tmp_path: Path) -> Lsp:
+    """The same with the default model."""
+    return Lsp(tmp_path / "home", models_folder())
+
+
+@pytest.fixture
 def make(installed: Tools, extension: Path, browser: Browser, tmp_path: Path) -> Iterator[Make]:
     """Starts workbenches; at the end none may have logged an error that was not announced."""
     made: list[tuple[Workbench, tuple[str, ...]]] = []
+    servers: list[Lsp] = []
 
     def make(
         lsp: Lsp,
@@ -66,6 +80,7 @@ def make(installed: Tools, extension: Path, browser: Browser, tmp_path: Path) ->
         folder.mkdir()
         bench = Workbench(installed, browser, folder, extension, lsp, settings, trusted=trusted)
         made.append((bench, faults))
+        servers.append(lsp)
         return bench
 
     yield make
@@ -75,6 +90,8 @@ def make(installed: Tools, extension: Path, browser: Browser, tmp_path: Path) ->
         # Before the end: while all is taken down, connections break.
         found += [line for line in bench.faults() if not any(fault in line for fault in faults)]
         bench.stop()
+    for lsp in servers:
+        lsp.stop()
     assert not found, "\n".join(found)
 
 
