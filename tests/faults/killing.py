@@ -209,7 +209,9 @@ class Machine:
             os.fdopen(theirs_out, "wb") as stdout,
             (self.home / "log").open("ab") as errors,
         ):
-            self.server = self.nursery.start(["star_lsp", "--stdio"], environ, [stdin, stdout, errors])
+            self.server = self.nursery.start(
+                ["star_lsp", "--stdio", "--standalone"], environ, [stdin, stdout, errors]
+            )
         self._pipes = [os.fdopen(ours_in, "rb"), os.fdopen(ours_out, "wb")]
         self.client = Client(*self._pipes)
         self.opened = set()
