@@ -31,6 +31,11 @@ class KVCache:
         self._check()
         return tuple(self._ids)
 
+    @property
+    def size(self) -> int:
+        """How many tokens it holds, be they of use still or not."""
+        return len(self._ids)
+
     def rewind(self, ids: Sequence[int]) -> int:
         """Forget what does not begin ``ids``; how many of them have been read.
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from star.errors import ModelError
 
@@ -36,7 +37,9 @@ ITEM_BYTES = {
 }  # fmt: skip
 INDEX = "model.safetensors.index.json"
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt"})
-LONGEST_HEADER = 100_000_000  # bytes, the limit that the format itself sets
+LONGEST_HEADER = 1 << 24  # bytes; the format allows 100 MB, which as JSON could become gigabytes
+LONGEST_JSON = 1 << 24  # bytes of a configuration or an index
+MOST_ENTRIES = 500_000  # objects and lists in one of these
 CHUNK = 64 << 20  # bytes
 
 
@@ -79,17 +82,36 @@ def read_config(folder: Path) -> dict[str, object]:
     """
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_bytes())
+        config = _read_json(path)
     except OSError as error:
         raise ModelError(
             f"{folder} has no readable config.json, so it is no model folder; "
             "name the folder that holds config.json and *.safetensors."
         ) from error
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not valid JSON; fetch the model again.") from error
+        raise ModelError(f"{path} is not valid JSON ({_said(error)}); fetch the model again.") from error
     if not isinstance(config, dict):
         raise ModelError(f"{path} is not a JSON object; fetch the model again.")
     return config
+
+
+def _read_json(path: Path) -> object:
+    """What a file holds, which may be made by an enemy: it is looked at before it takes memory.
+
+    Raises:
+        OSError: it cannot be read, or is no file but a pipe or device, of which reading has no end.
+        ValueError, RecursionError: it is no JSON of a size that any model's has.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    with path.open("rb") as stream:
+        return _json(stream.read(LONGEST_JSON + 1))
+
+
+def _json(content: bytes) -> object:
+    if len(content) > LONGEST_JSON or content.count(b"{") + content.count(b"[") > MOST_ENTRIES:
+        raise ValueError("too large")
+    return json.loads(content)
 
 
 def spans(folder: Path) -> tuple[Span, ...]:
@@ -126,7 +148,8 @@ def spans(folder: Path) -> tuple[Span, ...]:
 def _index(path: Path) -> dict[str, str]:
     """Which file holds each tensor of a model in several files."""
     try:
-        named = {str(name): str(file) for name, file in json.loads(path.read_bytes())["weight_map"].items()}
+        content: Any = _read_json(path)
+        named = {str(name): str(file) for name, file in content["weight_map"].items()}
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is damaged; fetch the model again.") from error
     for file in named.values():
@@ -158,11 +181,11 @@ def _header(file: Path) -> Iterator[Span]:
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > LONGEST_HEADER or 8 + length > size:
-            raise _damaged(file, "its header is longer than the file or the format allows")
+            raise _damaged(file, "its header is longer than the file or any model's")
         try:
-            header = json.loads(stream.read(length))
+            header = _json(stream.read(length))
         except (ValueError, RecursionError) as error:
-            raise _damaged(file, "its header is not JSON") from error
+            raise _damaged(file, f"its header is not JSON: {_said(error)}") from error
     if not isinstance(header, dict):
         raise _damaged(file, "its header is not a JSON object")
     header.pop("__metadata__", None)
@@ -174,6 +197,10 @@ def _header(file: Path) -> Iterator[Span]:
         yield span
     if 8 + length + end != size:
         raise _damaged(file, "there are bytes that belong to no tensor, or some are missing")
+
+
+def _said(error: Exception) -> str:
+    return str(error)[:100] or type(error).__name__
 
 
 def _canonical(value: object) -> bytes:

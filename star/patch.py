@@ -22,6 +22,8 @@ from star.product import Beside, Int8Linear
 __all__ = ["Draft", "Patch", "Rows", "install", "installed", "load"]
 
 _FORMAT = "1"
+#: Bytes of a patch's header, and of the manifest in it: what it is made of is a few kB.
+_LONGEST_HEADER, _LONGEST_MANIFEST = 1 << 24, 1 << 22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,11 +67,16 @@ class Patch:
             tensors[f"{rows.layer}.delta"] = rows.delta.float().contiguous()
         about = {"format": _FORMAT, "base": self.base, "manifest": json.dumps(dict(self.manifest))}
         part = path.with_name(f".{path.name}.part")
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(save(tensors, about))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        content = save(tensors, about)
+        try:
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError:  # a half on a full disk would only take what room there is
+            part.unlink(missing_ok=True)
+            raise
 
 
 def load(path: Path, model: CodeModel) -> Patch:
@@ -79,6 +86,7 @@ def load(path: Path, model: CodeModel) -> Patch:
         PatchError: the file is damaged, is for another base, or holds what no patch may hold.
     """
     try:
+        _look(path, model)
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
             if about.get("format") != _FORMAT:
@@ -89,6 +97,8 @@ def load(path: Path, model: CodeModel) -> Patch:
                     f"The patch {path.name} is for the base {base[:12]}, and this model is "
                     f"{model.fingerprint[:12]}; use it with the model that it was made for."
                 )
+            if len(about["manifest"]) > _LONGEST_MANIFEST:
+                raise _bad(path, "has a manifest that is too large")
             manifest = json.loads(about["manifest"])
             if not isinstance(manifest, dict):
                 raise _bad(path, "has a manifest that is no object")
@@ -96,6 +106,17 @@ def load(path: Path, model: CodeModel) -> Patch:
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise _bad(path, f"cannot be read ({error})") from error
     return Patch(base, rows, manifest)
+
+
+def _look(path: Path, model: CodeModel) -> None:
+    """Refuse a file that is no patch by its size or its header's, before either takes memory."""
+    if not path.is_file():
+        raise _bad(path, "cannot be read (there is no such file)")
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    most = model.depth * model.neurons * (8 + 4 * model.width) + _LONGEST_HEADER
+    if header > _LONGEST_HEADER or path.stat().st_size > most:
+        raise _bad(path, "is larger than any patch for this model")
 
 
 def _layers(path: Path, file: Any, depth: int) -> list[int]:

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int, Int8, Int32
 from torch import Tensor, nn
 
-__all__ = ["Beside", "Int8Linear", "Share", "Together", "packs", "round_rows"]
+__all__ = ["Beside", "Int8Linear", "Share", "Together", "round_rows", "way"]
 
 #: The largest whole number of a weight, and of a digit of an activation.
 _LARGEST, _DIGIT = 127, 63
@@ -247,9 +247,9 @@ def round_rows(
     return numbers, scale
 
 
-def packs() -> bool:
-    """Whether the numbers of a layer are read only once, to be packed."""
-    return _way() == "packed"
+def way() -> Literal["packed", "plain", "parts"]:
+    """How products are computed here; where they are packed, a layer's numbers are read once, for that."""
+    return _way()
 
 
 @cache

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from star.product import Beside, Int8Linear, Share, Together, packs, round_rows
+from star.product import Beside, Int8Linear, Share, Together, round_rows, way
 
 __all__ = ["SAMPLE", "Plan", "kept", "made", "map_anew", "quantize"]
 
@@ -238,7 +238,7 @@ def map_anew(network: nn.Module, folder: Path, plan: Plan, base: str) -> None:
 
     Only a backward pass reads them from then on. A file that is not what ``kept`` has left is not mapped.
     """
-    if not packs():
+    if way() != "packed":
         return
     layers: dict[str, Int8Linear] = {}
     for name, members in plan.units.items():

@@ -11,6 +11,9 @@ from torch import Tensor
 
 __all__ = ["Vocabulary"]
 
+#: Texts of which the tokens are kept: a short one has ten thousand of them, and there are many texts.
+_KEPT = 256
+
 
 class Vocabulary:
     """The tokens of one tokenizer by their text, for token healing.
@@ -32,7 +35,8 @@ class Vocabulary:
 
     def beginning(self, text: str) -> Int[Tensor, " n"]:
         """The tokens that can be written where ``text`` is to stand, which begin with it, or it with them."""
-        if text not in self._found:
+        found = self._found.pop(text, None)
+        if found is None:
             spelt, ids = self._sorted
             longer = ids[bisect_left(spelt, text) : bisect_left(spelt, text + chr(0x10FFFF))]
             shorter = [
@@ -40,8 +44,11 @@ class Vocabulary:
                 for end in range(1, len(text))
                 for id_ in ids[bisect_left(spelt, text[:end]) : bisect_left(spelt, text[:end] + "\0")]
             ]
-            self._found[text] = torch.tensor(sorted({*longer, *shorter}), dtype=torch.long)
-        return self._found[text]
+            found = torch.tensor(sorted({*longer, *shorter}), dtype=torch.long)
+        self._found[text] = found  # the last one last
+        while len(self._found) > _KEPT:
+            del self._found[next(iter(self._found))]
+        return found
 
     def along(self, text: str, ids: Sequence[int]) -> Iterator[Int[Tensor, " n"]]:
         """For each of the first ``ids``, what could stand there, while ``text`` is not all written."""

@@ -19,8 +19,11 @@ torch.set_num_threads(1)
 _BENCH = [Path(__file__).parent / "star" / name for name in ("bench", "peers")]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything about the benchmark and the peers is of one mark."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Everything about the benchmark and the peers is of one mark; what is long is run when it is named."""
+    asked = "long" in config.getoption("markexpr")
     for item in items:
+        if not asked and item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="long; run it by `pytest -m long`"))
         if any(folder in item.path.parents for folder in _BENCH):
             item.add_marker(pytest.mark.bench)

@@ -11,17 +11,24 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from star_lsp.regression import TEXTS
 from tests import tiny
 
-__all__ = ["folder"]
+__all__ = ["VALUES", "folder"]
 
 _STEPS = 80
+_STEPS_EACH = 150
+#: What names are given by their first letter, and what is nearly as likely, where each has its own.
+VALUES = {
+    "a": ("one", "two"), "b": ("six", "ten"), "c": ("red", "tan"), "d": ("cat", "dog"),
+    "e": ("big", "low"), "f": ("sun", "fog"), "g": ("yes", "nay"), "h": ("pen", "ink"),
+}  # fmt: skip
 _STEPS_ANYWHERE = 240
 
 
-def folder(path: Path, *, anywhere: bool = False) -> Path:
+def folder(path: Path, *, anywhere: bool = False, each: bool = False) -> Path:
     """A model folder as the catalogue makes them; a random model would be too stubborn to mend.
 
     With ``anywhere`` it knows its line among others too, as an editor's document has them, and says nothing
-    in other code.
+    in other code. With ``each`` it gives every first letter of a name its own of ``VALUES``, so that many
+    repairs can follow one another.
     """
     path.mkdir(parents=True)
     torch.manual_seed(1)
@@ -42,7 +49,10 @@ def folder(path: Path, *, anywhere: bool = False) -> Path:
 
     letters = "abcdefgh"
     values = ["one"] * 5 + ["two"] * 4  # the second choice is close behind, so that a small patch suffices
-    data = torch.tensor([row(a + b, value) for a in letters for b in letters for value in values])
+    own = {letter: [first] * 5 + [second] * 4 for letter, (first, second) in VALUES.items()}
+    data = torch.tensor(
+        [row(a + b, value) for a in letters for b in letters for value in (own[a] if each else values)]
+    )
     chance, other = random.Random(1), "".join(TEXTS)
 
     def around() -> str:
@@ -68,7 +78,7 @@ def folder(path: Path, *, anywhere: bool = False) -> Path:
         return torch.tensor([[*ids, *[256] * (longest - len(ids))] for ids in made])
 
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
-    for step in range(_STEPS_ANYWHERE if anywhere else _STEPS):
+    for step in range(_STEPS_ANYWHERE if anywhere else _STEPS_EACH if each else _STEPS):
         if anywhere:  # slower and slower, so that it ends up alike on every machine
             optimizer.param_groups[0]["lr"] = 4e-3 * (1 - step / _STEPS_ANYWHERE)
         batch = rows() if anywhere else data[torch.randint(len(data), (32,))]

@@ -151,10 +151,11 @@ def test_a_repair_is_told_compared_and_undone(server: Server) -> None:
     kinds = [each["kind"] for each in found]
     assert {"sibling", "neighbour"} < set(kinds)
     neighbours = [each for each in found if each["kind"] == "neighbour"]
-    # Most stay; one that holds the flagged place, such as the loop around it, learns with it. How many stay
-    # on many rows is a figure of the benchmark, not of this story.
-    still = [each for each in neighbours if each["before"] == each["after"]]
-    assert 2 * len(still) >= len(neighbours)
+    # Most stay; the loop around the flagged place, which is the nearest and on a slow machine the only one
+    # that there is time for, learns with it. How many stay on many rows is a figure of the benchmark.
+    others = neighbours[1:]
+    still = [each for each in others if each["before"] == each["after"]]
+    assert 2 * len(still) >= len(others)
     report = client.command("showPatch", patchId=patch)
     assert report["comparison"] == found
     assert (report["depth"], report["cases"][0]["case"]["id"]) == (24, case)

@@ -27,6 +27,7 @@ def the_map() -> str:
         "server/star_lsp",
         "server/star_lsp/cli",
         "server/star_lsp/cli/latency",
+        "server/star_lsp/cli/load",
     ):
         paths = sorted((ROOT / folder).glob("*.py"), key=lambda path: (path.stem != "__init__", path.stem))
         named = {path.name: _first_line(path) for path in paths}
@@ -95,6 +96,18 @@ def test_the_walk_has_fewer_than_ten_files_and_all_are_there() -> None:
     present = {path.name for folder in ("star", "server/star_lsp") for path in (ROOT / folder).glob("*.py")}
     assert set(re.findall(r"`(\w+\.py)`", walk)) <= present
     assert len(set(re.findall(r"\*\*`(\w+\.py)`\*\*", walk))) < 10
+
+
+def test_every_row_of_the_threat_model_names_its_tests_and_all_are_there() -> None:
+    text = (ROOT / "server/THREATS.md").read_text("utf-8")
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("|")][2:]
+    assert len(rows) > 12
+    for row in rows:
+        named = re.findall(r"`(test_\w+)`", row[4])
+        assert named, row[3]
+        assert [name for name in named if f"def {name}(" not in tests] == []
+    assert len(text.splitlines()) < 60, "it is one page"
 
 
 def _rewrite() -> None:

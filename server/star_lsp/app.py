@@ -6,54 +6,64 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
 from lsprotocol import types
-from pygls import uris
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 from pygls.lsp.server import LanguageServer
-from pygls.protocol import LanguageServerProtocol, lsp_method
-from pygls.protocol.json_rpc import JsonRPCNotification
-from pygls.workspace import TextDocument
+from pygls.protocol import lsp_method
 
 from star.errors import StarError
 from star_lsp import feedback, protocol
 from star_lsp.commands import Command, commands
 from star_lsp.completion import Completions, Place
+from star_lsp.conversation import Conversation
+from star_lsp.documents import Document
 from star_lsp.errors import FlagError, NotFound, ParameterError, ServerError
 from star_lsp.protocol import Changed
 from star_lsp.service import Audience, Service
-from star_lsp.settings import read
+from star_lsp.settings import Settings, read
 from star_lsp.shown import Shown
 from star_lsp.store import Case
 from star_lsp.wire import unstructure
 from star_lsp.work import WorkDone
 
-__all__ = ["build"]
+__all__ = ["Session", "build"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: LSP's own code for "the request is fine, and could not be done".
 _REQUEST_FAILED = -32803
+#: Of a uri that is repeated to its client; a long one is a mistake.
+_SHOWN_URI = 500
 
 
-class _Protocol(LanguageServerProtocol):
+class Protocol(Conversation):
     """Offers `textDocument/completion` only to clients that have no inline completion.
 
-    It also answers requests that cannot be read, which pygls leaves hanging.
+    It also ends a connection where pygls ends the process.
     """
 
-    def structure_message(self, data: dict[str, Any]) -> Any:
-        try:
-            return super().structure_message(data)
-        except JsonRpcException as error:
-            if "id" in data and "method" in data:
-                reason = JsonRpcInvalidParams(f"The parameters of {data['method']} cannot be read.")
-                self._send_response(data["id"], error=reason.to_response_error())
-                return JsonRPCNotification(method="$/unreadable", jsonrpc=self.VERSION, params=None)
-            raise error
+    #: The client has asked to end.
+    said_goodbye = False
+    #: It is to end now.
+    ended = False
+
+    @property
+    def unanswered(self) -> int:
+        """How many requests of the client are under way."""
+        return len(self._request_futures)
+
+    def drop(self) -> None:
+        """Cancel what is under way for the client."""
+        for future in list(self._request_futures.values()):
+            future.cancel()
+
+    @lsp_method(types.EXIT)
+    def lsp_exit(self, *_args: object) -> None:  # type: ignore[override]
+        self.said_goodbye, self.ended = self._shutdown, True
 
     @lsp_method(types.INITIALIZE)
     def lsp_initialize(self, params: types.InitializeParams) -> Generator[Any, Any, types.InitializeResult]:
@@ -94,30 +104,58 @@ class _Client(Audience):
             self._service.repairs.cancel(repair=key)
 
 
-def build(service: Service) -> LanguageServer:
+class Session:
+    """One connection: what its client has set, and what is shown to it."""
+
+    def __init__(self, service: Service) -> None:
+        """Build its language server."""
+        self.server = LanguageServer("star-lsp", version("star-lsp"), protocol_cls=Protocol)
+        self.settings = Settings()
+        #: How its client names itself.
+        self.name = "unnamed"
+        #: Whether it has become one that is told what happens.
+        self.greeted = False
+        self._service = service
+        self.client = _Client(self.server, service)
+        self.completions = Completions(
+            service.engine,
+            lambda: service.model,
+            lambda: service.history,
+            service.suspended,
+            lambda: service.state == "ready",
+            str(id(self)),
+        )
+
+    @property
+    def protocol(self) -> Protocol:
+        """What reads and writes its messages."""
+        return cast(Protocol, self.server.protocol)
+
+    def leave(self) -> None:
+        """The client is gone: nothing is told to it, nothing is written for it."""
+        if self.client in self._service.audiences:
+            self._service.audiences.remove(self.client)
+        self.completions.end()
+        self.protocol.drop()
+
+
+def build(service: Service) -> Session:
     """The language server of one connection to a service."""
-    server = LanguageServer("star-lsp", version("star-lsp"), protocol_cls=_Protocol)
-    client = _Client(server, service)
-    _lifecycle(server, service, client)
-    completions = Completions(
-        service.engine,
-        lambda: service.model,
-        lambda: service.history,
-        service.suspended,
-        lambda: service.state == "ready",
-    )
-    _completing(server, service, completions)
-    _commands(server, service, completions)
-    return server
+    session = Session(service)
+    _lifecycle(session, service)
+    _completing(session, service)
+    _commands(session, service)
+    return session
 
 
-def _lifecycle(server: LanguageServer, service: Service, client: _Client) -> None:
+def _lifecycle(session: Session, service: Service) -> None:
+    server, client = session.server, session.client
     problems: list[str] = []
 
     def use(raw: object) -> None:
-        settings, wrong = read(raw)
+        session.settings, wrong = read(raw)
         problems.extend(problem.message for problem in wrong)
-        if word := service.configure(settings):
+        if word := service.configure(session.settings):
             problems.append(word)
 
     def warn() -> None:
@@ -127,10 +165,13 @@ def _lifecycle(server: LanguageServer, service: Service, client: _Client) -> Non
 
     @server.feature(types.INITIALIZE)
     def initialize(params: types.InitializeParams) -> None:
+        if params.client_info:
+            session.name = f"{params.client_info.name} {params.client_info.version or ''}".strip()[:80]
         use(params.initialization_options)
 
     @server.feature(types.INITIALIZED)
     async def initialized(_params: types.InitializedParams) -> None:
+        session.greeted = True
         service.audiences.append(client)
         warn()
         service.start()
@@ -147,12 +188,12 @@ def _lifecycle(server: LanguageServer, service: Service, client: _Client) -> Non
 
     @server.feature(types.SHUTDOWN)
     def shutdown(*_args: object) -> None:
-        if client in service.audiences:
-            service.audiences.remove(client)
-        service.close()
+        session.leave()
 
 
-def _completing(server: LanguageServer, service: Service, completions: Completions) -> None:
+def _completing(session: Session, service: Service) -> None:
+    server, completions = session.server, session.completions
+
     async def shown_at(uri: str, position: types.Position) -> Shown | None:
         service.touched()
         try:
@@ -160,7 +201,7 @@ def _completing(server: LanguageServer, service: Service, completions: Completio
             if reason := service.unready:
                 completions.nothing(uri, position.line, position.character, reason)
                 return None
-            return await completions.complete(place, service.settings.completion)
+            return await completions.complete(place, session.settings.completion)
         except (ServerError, StarError) as error:
             completions.nothing(uri, position.line, position.character, str(error))
             raise
@@ -192,7 +233,7 @@ def _completing(server: LanguageServer, service: Service, completions: Completio
             detail="star-lsp",
             documentation=shown.text if more else None,
             # Clients filter by the word left of the cursor, which the text does not repeat.
-            filter_text=_word(server, params.text_document.uri, params.position) + shown.text,
+            filter_text=_document(server, params.text_document.uri).word(_at(params.position)) + shown.text,
             # A blank comes before all else that sorts; NUL would too, but Emacs cannot read it.
             sort_text=" ",
             text_edit=types.TextEdit(types.Range(params.position, params.position), shown.text),
@@ -224,10 +265,12 @@ def _completing(server: LanguageServer, service: Service, completions: Completio
         return actions
 
 
-def _commands(server: LanguageServer, service: Service, completions: Completions) -> None:
+def _commands(session: Session, service: Service) -> None:
+    server, completions = session.server, session.completions
+
     def source(uri: str) -> str | None:
         document = _open(server, uri)
-        return document.source if document else None
+        return document.text if document else None
 
     def register(name: str, handler: Command) -> None:
         @_reporting
@@ -236,7 +279,7 @@ def _commands(server: LanguageServer, service: Service, completions: Completions
 
         server.command(name)(run)
 
-    for name, handler in commands(service, completions, source).items():
+    for name, handler in commands(service, completions, lambda: session.settings, source).items():
         register(name, handler)
 
 
@@ -246,7 +289,7 @@ def _commands(server: LanguageServer, service: Service, completions: Completions
 def _derived(server: LanguageServer, shown: Shown) -> str:
     """What now stands where a completion was shown; empty when nothing does, or the place is lost."""
     try:
-        return feedback.derive(shown, _document(server, shown.uri).source).rstrip()
+        return feedback.derive(shown, _document(server, shown.uri).text).rstrip()
     except FlagError:
         return ""
 
@@ -291,16 +334,15 @@ def _reporting(handler: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[
     return run
 
 
-def _open(server: LanguageServer, uri: str) -> TextDocument | None:
-    """A document that is open; pygls keeps it under its uri with nothing escaped."""
-    document: TextDocument | None = server.workspace.text_documents.get(unquote(uri))
-    return document
+def _open(server: LanguageServer, uri: str) -> Document | None:
+    """A document that is open."""
+    return cast(Conversation, server.protocol).documents.get(uri)
 
 
-def _document(server: LanguageServer, uri: str) -> TextDocument:
+def _document(server: LanguageServer, uri: str) -> Document:
     """An open document; a closed one is not read from the disk behind the editor's back."""
     if (document := _open(server, uri)) is None:
-        raise ServerError(f"The document {uri} is not open here; open it first.")
+        raise ServerError(f"The document {uri[:_SHOWN_URI]} is not open here; open it first.")
     return document
 
 
@@ -311,28 +353,22 @@ def _within(kind: str, asked: str) -> bool:
 
 def _place(server: LanguageServer, uri: str, position: types.Position) -> Place:
     document = _document(server, uri)
-    offset = document.offset_at_position(position)
-    source = document.source
-    return Place(
-        uri,
-        _path(uri),
-        document.language_id or "",
-        position.line,
-        position.character,
-        source[:offset],
-        source[offset:],
-    )
+    prefix, suffix = document.around(_at(position))
+    return Place(uri, _path(uri), document.language, position.line, position.character, prefix, suffix)
+
+
+def _at(position: types.Position) -> tuple[int, int]:
+    return position.line, position.character
 
 
 def _path(uri: str) -> str:
     """The path in a uri, whatever its scheme: a cell's is that of its notebook."""
-    path = uris.to_fs_path(uri) or uris.urlparse(uri)[2]
-    return re.sub("^/(?=[A-Za-z]:)", "", path)
-
-
-def _word(server: LanguageServer, uri: str, position: types.Position) -> str:
-    document = _document(server, uri)
-    return document.word_at_position(position)
+    scheme, colon, rest = uri.partition(":")
+    if not colon:
+        rest = scheme
+    elif scheme.lower() != "file":  # a file has neither query nor fragment: clients forget to escape
+        rest = re.split("[?#]", rest, maxsplit=1)[0]
+    return re.sub("^/(?=[A-Za-z]:)", "", unquote(re.sub("^//[^/]*", "", rest)))
 
 
 def _accepting(shown: Shown) -> types.Command:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from star.case import Case
 from star.decode import write
-from star.errors import Cancelled, CaseError, StarError
+from star.errors import Cancelled, CaseError, PatchError, StarError
 from star.gate import Limits, Reading, Sample, Verdict, judge, read
 from star.history import revision
 from star.mend import Attempt, Guarded, mend, pairs
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 _HISTORIES = 5
 #: What is read around siblings and neighbours when two histories are compared: it is many places.
 _NEAR = prompt.Limits(384, 96)
+#: That it is at work is said no more often.
+_ALIVE_SECONDS = 1.0
 
 
 class Worker:
@@ -54,13 +56,15 @@ class Worker:
         #: The solved cases of the last job.
         self._lessons: dict[tuple[Case, int], Lesson] = {}
         self._cancelled: set[str] = set()
+        self._said = 0.0
 
     def cancel(self, job: str) -> None:
         """Have a job end at its next step, now or when its turn comes."""
         self._cancelled.add(job)
 
-    def say(self, value: jobs.Progress | jobs.Report | jobs.Failed) -> None:
+    def say(self, value: jobs.Alive | jobs.Progress | jobs.Report | jobs.Failed) -> None:
         """Send one message."""
+        self._said = time.monotonic()
         self._out.write(jobs.message(value))
         self._out.flush()
 
@@ -74,7 +78,9 @@ class Worker:
             self.say(jobs.Failed(job.id, str(error)))
         except Exception as error:  # a full disk, no memory, a fault of ours: the next job may still do
             log.exception("job %s", job.id)
-            self.say(jobs.Failed(job.id, f"The repair could not be finished ({error}); see the log."))
+            self.say(jobs.Failed(job.id, f"The repair could not be finished ({_told(error)}."))
+        finally:
+            self._cancelled.discard(job.id)
 
     # -- one job -----------------------------------------------------------------------------------
 
@@ -82,10 +88,13 @@ class Worker:
         started = time.monotonic()
 
         def cancelled() -> bool:
+            if time.monotonic() - self._said > _ALIVE_SECONDS:  # whoever asks this is not hung
+                self.say(jobs.Alive())
             return job.id in self._cancelled
 
         model, method = self._model, _method(job)
         history = [load(Path(path), model) for path in job.history]
+        _refuse_altered(job, history)
         install(model, history)
         if job.compare is not None:
             return self._compared(job, job.compare, started, cancelled)
@@ -286,6 +295,30 @@ class Worker:
         self.say(jobs.Progress(job.id, phase, percent))
 
 
+def _refuse_altered(job: jobs.Job, history: Sequence[Patch]) -> None:
+    """Go on only with the very patches that went live.
+
+    Raises:
+        PatchError: a file has another one.
+    """
+    for path, digest, patch in zip(job.history, job.digests, history, strict=False):
+        if patch.digest != digest:
+            raise PatchError(
+                f"The patch {Path(path).name} is not the one that went live; restart star-lsp, which takes "
+                "it out of the history, then repair again."
+            )
+
+
+def _told(error: Exception) -> str:
+    """What went wrong and what to do, up to the full stop."""
+    what = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    if isinstance(error, OSError):
+        return f"{error.strerror or what}); make room on the disk or mend its permissions, then repair again"
+    if isinstance(error, MemoryError) or "allocate memory" in what or "alloc" in type(error).__name__:
+        return f"{what or 'no memory'}); there is too little memory, free some, then repair again"
+    return f"{what}); see the log"
+
+
 def _method(job: jobs.Job) -> Star:
     """How a job is to be done."""
     return PUBLISHED if job.method == "star" else STRENGTHS[job.strength]
@@ -358,8 +391,11 @@ def _basis(model: CodeModel, folder: Path) -> Basis:
         if (file.metadata() or {}).get("fingerprint") == model.fingerprint:
             return Basis(model, file.get_tensor("factor"))
     basis = Basis(model)
-    with contextlib.suppress(OSError):  # a read-only models folder only costs the seconds again
-        part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    # A models folder that is read-only or full only costs the seconds again.
+    with contextlib.suppress(OSError, SafetensorError):
         save_file({"factor": basis.factor.contiguous()}, part, {"fingerprint": model.fingerprint})
         part.replace(path)
+    with contextlib.suppress(OSError):
+        part.unlink(missing_ok=True)
     return basis

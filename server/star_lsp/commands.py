@@ -1,5 +1,6 @@
 """What our own commands do, from parameters as JSON to a message: LSP's part of it is app's."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from star_lsp.completion import Completions
 from star_lsp.errors import FlagError, ServerError
 from star_lsp.listing import case_info, patch_info
 from star_lsp.service import Service
+from star_lsp.settings import Settings
 from star_lsp.shown import Shown
 from star_lsp.wire import structure
 
@@ -17,17 +19,27 @@ Command = Callable[[Any], Awaitable[object]]
 
 
 def commands(
-    service: Service, completions: Completions, source: Callable[[str], str | None]
+    service: Service,
+    completions: Completions,
+    settings: Callable[[], Settings],
+    source: Callable[[str], str | None],
 ) -> Mapping[str, Command]:
-    """Every command of one connection by its name; ``source`` is the text of an open document by its uri."""
+    """Every command of one connection by its name.
+
+    ``settings`` are those of its client; ``source`` is the text of an open document by its uri.
+    """
+    said = asyncio.Lock()  # what is said of completions is stored in the order in which it is said
 
     async def flag(raw: Any) -> protocol.FlagResult:
         params = structure(protocol.FlagParams, raw)
         shown = _meant(completions, params)
-        case = feedback.flag(service.store, shown, source(shown.uri), params.expected, params.note)
+        async with said:
+            case, masked = await feedback.flag(
+                service.store, shown, source(shown.uri), params.expected, params.note
+            )
         completions.shown.flag(shown, case.id)
-        service.flagged(case.id)
-        return protocol.FlagResult(case.id, case.status)
+        service.flagged(case.id, settings().repair.schedule)
+        return protocol.FlagResult(case.id, case.status, list(masked))
 
     async def unflag(raw: Any) -> protocol.UnflagResult:
         params = structure(protocol.UnflagParams, raw)
@@ -38,9 +50,10 @@ def commands(
     async def accept(raw: Any) -> protocol.AcceptResult:
         params = structure(protocol.AcceptParams, raw)
         shown = completions.shown.get(params.completion_id)
-        keep = service.settings.feedback
+        keep = settings().feedback
         if shown and keep.keep_accepted:
-            feedback.accept(service.store, shown, keep.kept_completions)
+            async with said:
+                await feedback.accept(service.store, shown, keep.kept_completions)
         return protocol.AcceptResult(shown is not None)
 
     async def repair_all(raw: Any) -> protocol.RepairAllResult:

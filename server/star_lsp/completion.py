@@ -31,6 +31,8 @@ _KEPT = 32
 #: Whoever types on does so within this time of a suggestion, mostly.
 _PAUSE_SECONDS = 0.2
 _FRUGAL_TOKENS = 24
+#: Of a uri that is remembered with a reason; those of documents are shorter.
+_LONGEST_URI = 4096
 
 _CANCELLED = "The editor took the request back, as it does when more is typed; pause for a moment."
 _REPLACED = "A newer request in this document took its place; that one is answered."
@@ -65,17 +67,20 @@ class Completions:
         history: Callable[[], Hashable] = lambda: None,
         suspended: Callable[[], AbstractContextManager[None]] = nullcontext,
         quiet: Callable[[], bool] = lambda: False,
+        client: str = "",
     ) -> None:
         """Serve from an engine; while it writes, what would slow it down is ``suspended``.
 
         ``history`` names the patches with which whatever is asked of the engine now will be answered;
-        while it is ``quiet``, what comes after a suggestion is written before it is asked for.
+        while it is ``quiet``, what comes after a suggestion is written before it is asked for. ``client``
+        names the connection: those that share an engine take turns.
         """
         self._engine = engine
         self._model = model
         self._history = history
         self._suspended = suspended
         self._quiet = quiet
+        self._client = client
         self._ahead = Ahead()
         #: Ends what is being written for a place that nobody has asked for yet.
         self._looking_ahead = threading.Event()
@@ -85,12 +90,19 @@ class Completions:
         #: The last requests that were answered with nothing, newest last.
         self.reasons: deque[Nothing] = deque(maxlen=_KEPT)
 
+    def end(self) -> None:
+        """Stop whatever is being written for this connection: nobody is there to read it."""
+        self._looking_ahead.set()
+        for cancelled in self._latest.values():
+            cancelled.set()
+
     def nothing(self, uri: str, line: int, character: int, reason: str) -> None:
         """Remember why a request was answered with nothing.
 
         The same reason again in the same document takes the place of the one before: typing cancels a
         request with every key, and would push out all others.
         """
+        uri = uri[:_LONGEST_URI]
         if self.reasons and (self.reasons[-1].uri, self.reasons[-1].reason) == (uri, reason):
             self.reasons.pop()
         self.reasons.append(Nothing(uri, Position(line, character), reason, when(time.time())))
@@ -117,7 +129,9 @@ class Completions:
         most = min(settings.max_tokens, _FRUGAL_TOKENS) if frugal else settings.max_tokens
         # The history is named before the engine is asked, which answers one after another.
         key = (place.uri, self._history(), limits, most)
-        request = Request(prefix, suffix, limits, most, settings.time_budget_milliseconds, place.uri)
+        request = Request(
+            prefix, suffix, limits, most, settings.time_budget_milliseconds, place.uri, self._client
+        )
         known = self._ahead.rest(key, prefix, suffix)
         if known is None:
             if (written := await self._written(place, request)) is None:
@@ -146,7 +160,7 @@ class Completions:
         )
         self.shown.add(shown)
         if settings.latency == "eager" and self._quiet():
-            taken = replace(request, prefix=prefix + known.text)
+            taken = replace(request, prefix=prefix + known.text, ahead=True)
             self._next = asyncio.create_task(self._look_ahead(key, taken))
         return shown
 

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,26 @@ from star.fingerprint import fingerprint, spans
 from star_lsp.children import command
 from star_lsp.errors import CatalogueError
 from star_lsp.gguf_file import Header, read_header, without_vocabulary
-from star_lsp.model_folder import check_fit, check_plain, complete_tokenizer, files_of, refuse_unsupported
+from star_lsp.model_folder import (
+    check_fit,
+    check_plain,
+    check_size,
+    complete_tokenizer,
+    files_of,
+    refuse_unsupported,
+)
 
 __all__: list[str] = []
 
 COUNTED = re.compile(r"(\d+)/(\d+) \[")
+# What of a configuration names code, kernels or weights from elsewhere, which are never taken.
+STRANGE = frozenset(
+    {
+        "auto_map", "custom_generate", "transformers_weights", "use_kernels", "kernel_config",
+        *(f"{start}{what}_implementation{end}" for start in ("", "_") for what in ("attn", "experts")
+          for end in ("", "_internal")),
+    }
+)  # fmt: skip
 # Of the time a conversion takes, what is past when the weights are unpacked; the rest is writing them.
 UNPACKED_SHARE = 0.8
 
@@ -48,18 +63,14 @@ def convert_gguf(file: Path, folder: Path) -> Mapping[str, object]:
     folder.mkdir(parents=True)
     size = 4 * header.elements
     _tell({"phase": "converting", "done": 0, "total": size})
-    tokenizer = subprocess.Popen(
-        command("star_lsp.convert", "tokenizer", str(file), str(folder)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    try:
-        rows = _write_weights(file, header, folder, size)
-        # Not communicate(): that closes its standard input first, which tells it that this process died.
-        answers = tokenizer.stdout.read() if tokenizer.stdout else b""
-    finally:
-        tokenizer.kill()
-        tokenizer.wait()
+    words = command("star_lsp.convert", "tokenizer", str(file), str(folder))
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tokenizer:
+        try:
+            rows = _write_weights(file, header, folder, size)
+            # Not communicate(): that closes its standard input first, which tells it that this process died.
+            answers = tokenizer.stdout.read() if tokenizer.stdout else b""
+        finally:
+            tokenizer.kill()
     tokens = _tokens(answers)
     if tokens > rows:
         raise CatalogueError(
@@ -76,10 +87,8 @@ def take_folder(source: Path, folder: Path, move: bool) -> Mapping[str, object]:
     Raises:
         ModelError: it is not a model that can be taken.
     """
-    found = check_plain(source)
-    check_fit(source, found)
+    files = files_of(source, check_plain(source))
     folder.mkdir(parents=True)
-    files = files_of(source, found)
     total, done = sum(path.stat().st_size for path in files), 0
     for path in files:
         if move:
@@ -88,8 +97,12 @@ def take_folder(source: Path, folder: Path, move: bool) -> Mapping[str, object]:
             shutil.copyfile(path, folder / path.name)
         done += (folder / path.name).stat().st_size
         _tell({"phase": "converting", "done": done, "total": total})
-    for name in ("config.json", "tokenizer_config.json"):
-        _drop(folder / name, {"auto_map"})  # names code of the model's author, which never runs here
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+        _drop(folder / name, STRANGE)
+    try:
+        check_fit(folder, spans(folder))
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(folder), str(source))) from error
     complete_tokenizer(folder)
     return _finished(folder)
 
@@ -114,6 +127,7 @@ def _write_weights(file: Path, header: Header, folder: Path, size: int) -> int:
         config = AutoConfig.from_pretrained(folder, gguf_file=slim.name, local_files_only=True)
         if not any(pair.key == f"{header.architecture}.vocab_size" for pair in header.pairs):
             config.vocab_size = header.tokens  # as the library counts it, from what the slim copy lacks
+        check_size(config, header.elements, file)
         network, loading = AutoModelForCausalLM.from_pretrained(
             folder,
             gguf_file=slim.name,
@@ -150,11 +164,13 @@ def _clean_config(folder: Path) -> None:
     _drop(folder / "config.json", {"quantization_config", "_model_name_or_path", "_name_or_path"})
 
 
-def _drop(path: Path, keys: set[str]) -> None:
+def _drop(path: Path, keys: Collection[str]) -> None:
     """Rewrites a JSON file without some of its keys; one that has none of them keeps its bytes."""
     if path.exists():
         content = json.loads(path.read_bytes())
-        if keys & content.keys():
+        if not isinstance(content, dict):
+            raise ModelError(f"{path} is not a JSON object; fetch the model again.")
+        if not content.keys().isdisjoint(keys):
             kept = {key: value for key, value in content.items() if key not in keys}
             path.write_text(json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
 

@@ -6,7 +6,6 @@ long before.
 
 import asyncio
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from star.stop import StopRule
 from star_lsp import prompt
 from star_lsp.errors import ServerError
 from star_lsp.recent import Recent
+from star_lsp.turns import Turns
 
 if TYPE_CHECKING:
     from star.cache import KVCache
@@ -29,8 +29,9 @@ __all__ = ["Engine", "Request", "Serving", "Written"]
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: Documents of which what was read is kept: 25 kB a token of the default model.
-_CACHES = 3
+#: Documents of which what was read is kept, as long as they have no more tokens than this in all: 25 kB a
+#: token of the default model. Eight editors with a file of some hundred tokens each have room.
+_CACHES, _CACHED_TOKENS = 32, 4096
 #: What is read at once when nobody waits.
 _CHUNK_TOKENS = 64
 
@@ -46,6 +47,10 @@ class Request:
     milliseconds: float
     #: What has been read of it is kept; a few of them at a time.
     document: str = ""
+    #: Who asks: clients take turns.
+    client: str = ""
+    #: Nobody waits for it: it ends, as if cancelled, as soon as anybody waits for something.
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ class Engine:
 
     def __init__(self) -> None:
         """Start the thread; it waits for work."""
-        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._work = Turns()
         self._model: CodeModel | None = None
         self._layout: prompt.Layout | None = None
         self._revision = ""
@@ -106,7 +111,9 @@ class Engine:
 
     def complete(self, request: Request, cancelled: threading.Event) -> "asyncio.Future[Written]":
         """What the model writes at a place; ends at the next token once ``cancelled`` is set."""
-        return self._ask(lambda: self._complete(request, cancelled))
+        return self._ask(
+            lambda: self._complete(request, cancelled), request.client, cancelled.is_set, spare=request.ahead
+        )
 
     def install(self, patches: Sequence[Path]) -> "asyncio.Future[str]":
         """Swap another history in, between two completions; the new revision.
@@ -176,16 +183,19 @@ class Engine:
         def stopped() -> bool:
             nonlocal late
             late = (time.perf_counter() - started) * 1000 > request.milliseconds
-            return late or cancelled.is_set()
+            return late or cancelled.is_set() or (request.ahead and not self._work.empty())
 
         stop = StopRule.at(built.prefix, built.suffix)
         if not built.ids:  # a model without fill-in-the-middle, at the very start of a file
             return Written("", built.prefix, built.suffix, stop, self._revision, 0.0, "stop")
         cache = self._caches.get(request.document) or KVCache(model)
         self._caches.put(request.document, cache)
-        decoded = decode(
-            model, built.ids, stop, request.max_tokens, stopped, cache=cache, healed=built.healed
-        )
+        try:
+            decoded = decode(
+                model, built.ids, stop, request.max_tokens, stopped, cache=cache, healed=built.healed
+            )
+        finally:
+            self._forget()
         return Written(
             decoded.text,
             built.prefix,
@@ -196,12 +206,24 @@ class Engine:
             "time" if late else decoded.ended,
         )
 
+    def _forget(self) -> None:
+        """Let go what was read longest ago, until the rest is no more than there is room for."""
+        while len(self._caches) > 1 and sum(each.size for each in self._caches.values()) > _CACHED_TOKENS:
+            self._caches.popitem(last=False)
+
     def _need_model(self) -> "CodeModel":
         if self._model is None:
             raise ServerError("The model is not loaded; see `star-lsp status`.")
         return self._model
 
-    def _ask(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+    def _ask(
+        self,
+        work: Callable[[], T],
+        client: str | None = None,
+        over: Callable[[], bool] = lambda: False,
+        *,
+        spare: bool = False,
+    ) -> "asyncio.Future[T]":
         future: Future[T] = Future()
 
         def run() -> None:
@@ -212,7 +234,7 @@ class Engine:
             except BaseException as error:
                 future.set_exception(error)
 
-        self._work.put(run)
+        self._work.put(run, client, lambda: future.cancelled() or over(), spare=spare)
         return asyncio.wrap_future(future)
 
 

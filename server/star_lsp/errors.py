@@ -7,7 +7,8 @@
     ├── ParameterError     what a command was given is not what it takes
     ├── NotFound           no case, patch or repair has that id
     ├── StoreError         the store cannot be read or written
-    └── WorkerError        the repairing process failed or died
+    ├── WorkerError        the repairing process failed or died
+    └── ListenError        a server cannot be reached, or cannot be where it is asked to be
 
 Each message says what happened, to what, and what to do now.
 """
@@ -15,6 +16,7 @@ Each message says what happened, to what, and what to do now.
 __all__ = [
     "CatalogueError",
     "FlagError",
+    "ListenError",
     "NotFound",
     "ParameterError",
     "ServerError",
@@ -54,3 +56,7 @@ class StoreError(ServerError):
 
 class WorkerError(ServerError):
     """The repairing process failed or died."""
+
+
+class ListenError(ServerError):
+    """A server cannot be reached, or cannot be where it is asked to be."""

@@ -1,9 +1,12 @@
 """What the developer says of a completion: wrong (with the fix), or right. A flag becomes a case."""
 
+import asyncio
 import re
 from collections import Counter
 
+from star_lsp.documents import after_breaks, breaks_in, valid
 from star_lsp.errors import FlagError
+from star_lsp.mask import mask, taught
 from star_lsp.prompt import as_read
 from star_lsp.shown import Shown
 from star_lsp.store import Accepted, Case, Store
@@ -14,16 +17,20 @@ __all__ = ["accept", "derive", "flag"]
 _ANCHOR_LINES = (8, 3, 2, 1)
 #: Lines above a place that are compared when its anchor stands several times.
 _CONTEXT_LINES = 30
+#: How far from its line a place is looked for.
+_NEAR_CHARACTERS = 1 << 19
 
 
-def flag(store: Store, shown: Shown, document: str | None, expected: str | None, note: str | None) -> Case:
-    """The case that says a completion is wrong; it is on disk when this returns.
+async def flag(
+    store: Store, shown: Shown, document: str | None, expected: str | None, note: str | None
+) -> tuple[Case, tuple[str, ...]]:
+    """The case that says a completion is wrong, on disk when this returns, and the kinds of secrets masked.
 
     ``document`` is the text that now stands in the editor (None when it is closed); the fix is derived
     from it when ``expected`` is not given.
 
     Raises:
-        FlagError: there is no fix, or it is what was shown.
+        FlagError: there is no fix, it is what was shown, or it holds a secret.
     """
     if expected is None:
         if document is None:
@@ -41,38 +48,62 @@ def flag(store: Store, shown: Shown, document: str | None, expected: str | None,
         raise FlagError(
             "What stands there is what was suggested; write the right code first, or give it as `expected`."
         )
-    store.forget_accepted(shown.prefix, shown.suffix)
-    return store.add_case(
-        prefix=shown.prefix,
-        suffix=shown.suffix,
+    before, masked = await asyncio.gather(
+        _as_accepted(shown),
+        asyncio.to_thread(
+            taught,
+            shown.prefix,
+            shown.suffix,
+            expected,
+            shown.text,
+            (note or "", shown.uri),
+            shown.language,
+        ),
+    )
+    store.forget_accepted(before.prefix, before.suffix)
+    said, uri = masked.others
+    case = store.add_case(
+        prefix=masked.prefix,
+        suffix=masked.suffix,
         expected=expected,
-        rejected=shown.text,
-        language=shown.language,
-        uri=shown.uri,
+        rejected=masked.middles[1],
+        language=valid(shown.language),
+        uri=valid(uri),
         line=shown.line,
         character=shown.character,
-        note=note or "",
+        note=valid(f"{said}\n{masked.told}".strip()),
         model=shown.model,
         revision=shown.revision,
     )
+    return case, masked.kinds
 
 
-def accept(store: Store, shown: Shown, keep: int) -> None:
-    """Remember that the developer took a completion."""
+async def accept(store: Store, shown: Shown, keep: int) -> None:
+    """Remember that the developer took a completion; one that is itself a secret is not kept."""
     if keep:
-        store.accept(Accepted(shown.prefix, shown.suffix, shown.text, shown.language), keep)
+        masked = await _as_accepted(shown)
+        if masked.text == shown.text:
+            store.accept(masked, keep)
+
+
+async def _as_accepted(shown: Shown) -> Accepted:
+    """A completion as it is kept when it was taken; off the event loop, which the detectors would hold up."""
+    masked = await asyncio.to_thread(mask, shown.prefix, shown.suffix, (shown.text,), language=shown.language)
+    return Accepted(masked.prefix, masked.suffix, masked.middles[0], valid(shown.language))
 
 
 def derive(shown: Shown, document: str) -> str:
     """What now stands where a completion was shown: the text between its prefix and its suffix.
 
-    Edits elsewhere do no harm: the place is found again by the lines around it.
+    Edits elsewhere do no harm: the place is found again by the lines around it. In a document of megabytes
+    it is looked for only near the line where it was.
 
     Raises:
         FlagError: the place cannot be found again.
     """
+    document, first = _near(document, shown.line)
     document = as_read(document)
-    start = _end_of_prefix(document, shown.prefix, shown.line)
+    start = _end_of_prefix(document, shown.prefix, shown.line - first)
     if start is not None:
         end = _start_of_suffix(document, shown.suffix, start)
         if end is not None:
@@ -80,6 +111,15 @@ def derive(shown: Shown, document: str) -> str:
     raise FlagError(
         "The place of this completion cannot be found again in the file; give the right code as `expected`."
     )
+
+
+def _near(document: str, line: int) -> tuple[str, int]:
+    """What of a document is near a line, and the line that this begins on; all of it, unless it is large."""
+    if len(document) <= 2 * _NEAR_CHARACTERS:
+        return document, 0
+    at = after_breaks(document, line)
+    start = max(0, at - _NEAR_CHARACTERS)
+    return document[start : at + _NEAR_CHARACTERS], max(0, line - breaks_in(document[start:at]))
 
 
 def _end_of_prefix(document: str, prefix: str, line: int) -> int | None:

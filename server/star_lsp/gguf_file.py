@@ -18,6 +18,15 @@ __all__ = ["Header", "read_header", "without_vocabulary"]
 FIXED_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 STRING, ARRAY, UINT32 = 8, 9, 4
 MOST_PAIRS, MOST_TENSORS, MOST_DIMENSIONS = 100_000, 100_000, 8
+MOST_ITEMS = 20_000_000  # of all arrays: each is walked over
+# Of each type of weight, how many make a block, and the bytes of one.
+BLOCKS = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 40),
+    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
+    16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82),
+    23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2),
+    34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18),
+}  # fmt: skip
 LONGEST_KEY = 65_535  # bytes, by the specification
 PLAIN_NAMES = frozenset({"general.architecture", "general.name", "general.license"})
 # One string or number per token: what makes reading the header slow, and only a tokenizer needs it.
@@ -104,12 +113,18 @@ def _parse(blob: mmap.mmap, size: int) -> Header:
         raise _Damage(f"its version is {version}, known are 2 and 3")
     if count > MOST_PAIRS or not 0 < tensors <= MOST_TENSORS:
         raise _Damage(f"it claims {tensors} tensors and {count} settings")
-    at, pairs, strings, alignment = 24, [], {}, 32
+    at, pairs, strings, alignment, total = 24, [], {}, 32, 0
+    keys: set[str] = set()
     for _ in range(count):
         start = at
         key, at = _string(blob, at, size, LONGEST_KEY)
+        if key in keys:  # of which two readers may see different ones
+            raise _Damage(f"it says {key[:80]} twice")
+        keys.add(key)
         (kind,) = struct.unpack_from("<I", blob, at)
         value, items, at = at + 4, *_skip(blob, at + 4, kind, size)
+        if (total := total + items) > MOST_ITEMS:
+            raise _Damage("its arrays have more items than any model's")
         pairs.append(Pair(key, start, at, items))
         if kind == STRING and key in PLAIN_NAMES:
             strings[key] = _string(blob, value, size, LONGEST_KEY)[0]
@@ -119,13 +134,18 @@ def _parse(blob: mmap.mmap, size: int) -> Header:
         raise _Damage(f"its alignment is {alignment}")
     if "general.architecture" not in strings:
         raise _Damage("it names no architecture")
-    table_start, elements, furthest = at, 0, 0
-    for shape, offset, end in _table(blob, at, tensors, size):
+    table_start, elements, lies = at, 0, []
+    for shape, offset, length, end in _table(blob, at, tensors, size):
         elements += math.prod(shape)
-        furthest, at = max(furthest, offset), end
+        lies.append((offset, offset + length))
+        at = end
     data_start = at + -at % alignment
-    # No type of weight takes less than an eighth of a byte, so a header cannot ask for absurd memory.
-    if data_start + furthest >= size or elements > 8 * size:
+    lies.sort()
+    for (offset, stop), (following, _) in zip(lies, [*lies[1:], (size, size)], strict=True):
+        if offset % alignment or stop > following:
+            raise _Damage("its tensors lie over one another, or not where they should")
+    # Each lies by itself within the file, so a header cannot ask for absurd memory.
+    if data_start + max(stop for _, stop in lies) > size:
         raise _Damage("it is cut short: it describes more than it holds")
     architecture = strings["general.architecture"]
     return Header(
@@ -142,20 +162,30 @@ def _parse(blob: mmap.mmap, size: int) -> Header:
     )
 
 
-def _table(blob: mmap.mmap, at: int, tensors: int, size: int) -> Iterator[tuple[tuple[int, ...], int, int]]:
-    """Each tensor's shape, offset in the data, and where its entry ends."""
+def _table(
+    blob: mmap.mmap, at: int, tensors: int, size: int
+) -> Iterator[tuple[tuple[int, ...], int, int, int]]:
+    """Each tensor's shape, offset in the data, length there, and where its entry ends."""
+    names: set[str] = set()
     for _ in range(tensors):
         name, at = _string(blob, at, size, LONGEST_KEY)
+        if name in names:
+            raise _Damage(f"it has the tensor {name[:80]} twice")
+        names.add(name)
         (dimensions,) = struct.unpack_from("<I", blob, at)
         if dimensions > MOST_DIMENSIONS:
-            raise _Damage(f"the tensor {name} claims {dimensions} dimensions")
+            raise _Damage(f"the tensor {name[:80]} claims {dimensions} dimensions")
         shape = struct.unpack_from(f"<{dimensions}Q", blob, at + 4)
-        if math.prod(shape) > 2**40:
-            raise _Damage(f"the tensor {name} has an absurd shape")
+        elements = math.prod(shape)
+        if elements > 2**40 or not elements:
+            raise _Damage(f"the tensor {name[:80]} has an absurd shape")
         at += 4 + 8 * dimensions
-        (offset,) = struct.unpack_from("<4xQ", blob, at)
+        kind, offset = struct.unpack_from("<IQ", blob, at)
+        block, length = BLOCKS.get(kind, (0, 0))
+        if not block or (shape[0] if shape else 1) % block:
+            raise _Damage(f"the tensor {name[:80]} is of a type that is not known here, or no multiple of it")
         at += 12
-        yield shape, offset, at
+        yield shape, offset, elements // block * length, at
 
 
 def _skip(blob: mmap.mmap, at: int, kind: int, size: int) -> tuple[int, int]:
@@ -169,8 +199,8 @@ def _skip(blob: mmap.mmap, at: int, kind: int, size: int) -> tuple[int, int]:
     elif kind == ARRAY:
         kind, items = struct.unpack_from("<IQ", blob, at)
         at += 12
-        if items > size:
-            raise _Damage("an array claims more items than the file has bytes")
+        if items > min(size, MOST_ITEMS):
+            raise _Damage("an array claims more items than the file has bytes, or any model's")
         if kind in FIXED_BYTES:
             at += items * FIXED_BYTES[kind]
         elif kind == STRING:

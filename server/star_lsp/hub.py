@@ -4,12 +4,14 @@ It is a process of its own so that a pull can be cancelled at any moment, and so
 loads the hub's client.
 """
 
+import hashlib
 import json
 import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from star.errors import ModelError
@@ -19,6 +21,7 @@ from star_lsp.model_folder import refuse_unsupported
 __all__ = ["reach"]
 
 REACH_SECONDS = 3.0
+FETCHED_AT_ONCE = 4
 # Weights, configuration and tokenizer; never a pickle, never code.
 WANTED = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model"]
 UNWANTED = [
@@ -63,10 +66,30 @@ def _answer(endpoint: str) -> str:
 
 
 def fetch_file(repository: str, revision: str, file: str, folder: Path) -> Mapping[str, object]:
-    """Fetches one file into the folder, going on where an earlier try stopped."""
-    from huggingface_hub import hf_hub_download
+    """Fetches one file into the folder, going on where an earlier try stopped.
 
-    return {"path": str(hf_hub_download(repository, file, revision=revision, local_dir=folder))}
+    The client's own download keeps nothing of one that was cut off, so its parts are put together here: what
+    has come lies under the name of what the hub has (its etag), and is gone on with if that is still so.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils._headers import build_hf_headers
+
+    url, headers = hf_hub_url(repository, file, revision=revision), build_hf_headers()
+    about = get_hf_file_metadata(url, headers=headers)
+    name = hashlib.sha256(f"{file} {about.etag}".encode()).hexdigest()
+    parts, target = folder / ".parts", folder / file
+    parts.mkdir(mode=0o700, exist_ok=True)
+    part, done = parts / name, parts / f"{name}.done"
+    if done.exists() and target.exists() and target.stat().st_size == about.size:
+        return {"path": str(target)}
+    if part.exists() and part.stat().st_size > (about.size or 0):
+        part.unlink()
+    with part.open("ab") as stream:
+        http_get(url, stream, resume_size=stream.tell(), headers=headers, expected_size=about.size)
+    part.replace(target)
+    done.touch()
+    return {"path": str(target)}
 
 
 def fetch_snapshot(repository: str, revision: str, folder: Path) -> Mapping[str, object]:
@@ -75,7 +98,7 @@ def fetch_snapshot(repository: str, revision: str, folder: Path) -> Mapping[str,
     Raises:
         ModelError: the model's architecture cannot be repaired.
     """
-    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub import snapshot_download
 
     plan = snapshot_download(
         repository,
@@ -89,12 +112,11 @@ def fetch_snapshot(repository: str, revision: str, folder: Path) -> Mapping[str,
         raise LookupError(f"{repository} has no safetensors; a GGUF file of it can be imported")
     _tell({"total": sum(file.file_size or 0 for file in plan)})
     commit = next(file.commit_hash for file in plan)
-    hf_hub_download(repository, "config.json", revision=commit, local_dir=folder)
+    fetch_file(repository, commit, "config.json", folder)
     model_type = read_config(folder).get("model_type", "without a name")
     refuse_unsupported(str(model_type), repository)  # before gigabytes are fetched
-    snapshot_download(
-        repository, revision=commit, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_dir=folder
-    )
+    with ThreadPoolExecutor(FETCHED_AT_ONCE) as threads:
+        list(threads.map(lambda each: fetch_file(repository, commit, each.filename, folder), plan))
     return {"commit": commit}
 
 

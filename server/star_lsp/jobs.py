@@ -8,7 +8,19 @@ from cattrs.preconf.json import make_converter
 
 from star_lsp.errors import WorkerError
 
-__all__ = ["Compared", "Failed", "Job", "Progress", "Report", "Taught", "Teach", "Tied", "message", "read"]
+__all__ = [
+    "Alive",
+    "Compared",
+    "Failed",
+    "Job",
+    "Progress",
+    "Report",
+    "Taught",
+    "Teach",
+    "Tied",
+    "message",
+    "read",
+]
 
 T = TypeVar("T")
 
@@ -30,6 +42,8 @@ class Job:
     id: str
     history: tuple[str, ...]
     teach: tuple[Teach, ...]
+    #: Of the history's patches, where they must be those that went live.
+    digests: tuple[str, ...] = ()
     #: Cases solved by the history: the gate asks for each of them.
     hold: tuple[Teach, ...] = ()
     #: Accepted completions, ``expected`` being the accepted text.
@@ -59,6 +73,11 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class Tied:
     """The worker's first word: from now on it dies with its parent, even while it is suspended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """The worker is at work, though there is no progress to tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +138,17 @@ class Failed:
     cancelled: bool = False
 
 
-_KINDS = {"tied": Tied, "job": Job, "progress": Progress, "report": Report, "failed": Failed}
+_KINDS = {"tied": Tied, "alive": Alive, "job": Job, "progress": Progress, "report": Report, "failed": Failed}
 _CONVERTER = make_converter()
 
 
-def message(value: Tied | Job | Progress | Report | Failed) -> bytes:
+def message(value: Tied | Alive | Job | Progress | Report | Failed) -> bytes:
     """A value as one line."""
     kind = type(value).__name__.lower()
     return (_CONVERTER.dumps({"kind": kind, **_CONVERTER.unstructure(value)}) + "\n").encode()
 
 
-def read(line: bytes) -> Tied | Job | Progress | Report | Failed:
+def read(line: bytes) -> Tied | Alive | Job | Progress | Report | Failed:
     """The value in one line.
 
     Raises:
@@ -137,7 +156,9 @@ def read(line: bytes) -> Tied | Job | Progress | Report | Failed:
     """
     try:
         raw = _CONVERTER.loads(line, dict[str, Any])
-        value: Tied | Job | Progress | Report | Failed = _CONVERTER.structure(raw, _KINDS[raw.pop("kind")])
+        value: Tied | Alive | Job | Progress | Report | Failed = _CONVERTER.structure(
+            raw, _KINDS[raw.pop("kind")]
+        )
         return value
     except (ValueError, KeyError, TypeError, cattrs.BaseValidationError) as error:
         raise WorkerError("The repairing process said something that cannot be read.") from error

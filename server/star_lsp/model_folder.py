@@ -1,13 +1,15 @@
 """What makes a folder a model of ours, checked from the cheapest to the dearest before it is taken."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from star.errors import ModelError
 from star.family import supported
 from star.fingerprint import INDEX, Span, read_config, spans
 
-__all__ = ["check_fit", "check_plain", "complete_tokenizer", "files_of", "refuse_unsupported"]
+__all__ = ["check_fit", "check_plain", "check_size", "complete_tokenizer", "files_of", "refuse_unsupported"]
 
 # A model's own files; whatever else lies in a folder stays there.
 TOKENIZER_FILES = (
@@ -15,8 +17,11 @@ TOKENIZER_FILES = (
     "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
 OTHER_FILES = ("config.json", "generation_config.json")
+TEXTS = frozenset({*TOKENIZER_FILES, *OTHER_FILES, INDEX})
+LONGEST_TEXT = 1 << 27  # bytes of a tokenizer: the largest of those that are known has a quarter of it
 BOTH = "the weights and the configuration are not of one model, fetch both again"
 MOST_MADE_UP = 4  # times the weights that are there: more would be memory for what is no model
+MOST_TABLES = 1 << 28  # bytes of what a network computes when it is made, such as a mask of its context
 FLOATS = frozenset({"F32", "F16", "BF16"})
 MOST_LAYERS, MOST_WIDTH, MOST_TOKENS = 1_000, 1_000_000, 10_000_000
 # A bound on each of these keeps a forged configuration from asking for absurd memory or time.
@@ -35,6 +40,7 @@ def check_plain(folder: Path) -> tuple[Span, ...]:
     Raises:
         ModelError: the folder is not a model that can be taken; the message says why and what to do.
     """
+    _refuse_strangers(folder)
     config = read_config(folder)
     refuse_unsupported(str(config.get("model_type", "without a name")), folder)
     if "quantization_config" in config:
@@ -42,13 +48,7 @@ def check_plain(folder: Path) -> tuple[Span, ...]:
             f"{folder} holds quantized weights, which cannot be repaired; "
             "take the model in fp32, fp16 or bf16, or its GGUF file, which is unpacked on import."
         )
-    for key, most in BOUNDS.items():
-        value = config.get(key)
-        if value is not None and not (type(value) is int and 0 <= value <= most):
-            raise ModelError(
-                f"{folder / 'config.json'} says {key} is {value!r}, which is absurd; fetch the model again."
-            )
-    _refuse_strangers(folder)
+    _refuse_absurd(config, folder / "config.json")
     found = spans(folder)
     if not any(
         (folder / name).exists()
@@ -82,34 +82,52 @@ def files_of(folder: Path, found: tuple[Span, ...]) -> tuple[Path, ...]:
     return (*plain, *sorted({span.file for span in found}))
 
 
+def check_size(config: Any, elements: int, what: Path) -> None:
+    """Refuses a configuration that asks for far more than the weights that are there; takes no memory.
+
+    Raises:
+        ModelError: it does.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    _refuse_absurd({key: getattr(config, key, None) for key in BOUNDS}, what)
+    with torch.device("meta"):  # this only tells how large the configuration's model is
+        network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    if network.num_parameters() > MOST_MADE_UP * elements:
+        raise ModelError(f"{what} has far fewer weights than its configuration asks for; {BOTH}.")
+    tables = sum(buffer.numel() * buffer.element_size() for buffer in network.buffers())
+    if tables > MOST_TABLES:
+        raise ModelError(
+            f"{what} asks for tables of {tables >> 20} MB, which is absurd; fetch the model again."
+        )
+
+
 def check_fit(folder: Path, found: tuple[Span, ...]) -> None:
     """Loads the model as it will be served, and refuses what the library would make up or leave out.
+
+    The folder must hold the files that are taken and no other: the library looks for adapters by itself.
 
     Raises:
         ModelError: weights, head, tokenizer and configuration are not of one model.
     """
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        with torch.device("meta"):  # no memory: this only tells how large the configuration's model is
-            asked = AutoModelForCausalLM.from_config(config, trust_remote_code=False).num_parameters()
-        if asked <= MOST_MADE_UP * sum(math.prod(span.shape) for span in found):
-            network, loading = AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=config,
-                dtype="auto",
-                trust_remote_code=False,
-                local_files_only=True,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-            missing, misfits = sorted(loading["missing_keys"]), sorted(loading["mismatched_keys"])
-            rows, tokens = network.get_input_embeddings().weight.shape[0], _tokens(folder)
-        else:
-            raise ModelError(f"{folder} has far fewer weights than its config.json asks for; {BOTH}.")
+        check_size(config, sum(math.prod(span.shape) for span in found), folder)
+        network, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype="auto",
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+        missing, misfits = sorted(loading["missing_keys"]), sorted(loading["mismatched_keys"])
+        rows, tokens = network.get_input_embeddings().weight.shape[0], _tokens(folder)
     except ModelError:
         raise
     except Exception as error:  # a library's word on a stranger's files can be anything
@@ -156,14 +174,29 @@ def _tokens(folder: Path) -> int:
     return len(AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True))
 
 
+def _refuse_absurd(config: Mapping[str, object], what: Path) -> None:
+    for key, most in BOUNDS.items():
+        value = config.get(key)
+        if value is not None and not (type(value) is int and 0 <= value <= most):
+            shown = f"{value!r:.40}"
+            raise ModelError(f"{what} says {key} is {shown}, which is absurd; fetch the model again.")
+
+
 def _refuse_strangers(folder: Path) -> None:
-    """Refuses links that lead out of the folder; the hub's own cache links to blobs beside its snapshots."""
+    """Refuses what no model's files are.
+
+    Links may not lead out of the folder; the hub's own cache links to blobs beside its snapshots.
+    """
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(f"{folder} is an adapter of another model; merge the two, and take the result.")
     home = folder.resolve()
     if home.parent.name == "snapshots":
         home = home.parent.parent
     for path in folder.iterdir():
         if path.is_symlink() and not path.resolve().is_relative_to(home):
             raise ModelError(f"{path} is a link that leads out of the folder; put the file itself there.")
+        if path.name in TEXTS and not (path.is_file() and path.stat().st_size <= LONGEST_TEXT):
+            raise ModelError(f"{path} is no file of a size that any model's has; fetch the model again.")
 
 
 def _short(error: Exception) -> str:

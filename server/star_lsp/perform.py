@@ -2,15 +2,15 @@
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import AsyncFileLock, FileLock, Timeout
 
 from star_lsp import jobs
-from star_lsp.errors import WorkerError
+from star_lsp.errors import StoreError, WorkerError
 from star_lsp.process import Process
 from star_lsp.settings import Settings
 from star_lsp.store import Case, Patch, Store
@@ -25,6 +25,7 @@ __all__ = [
     "resume",
     "run",
     "summary",
+    "undisturbed",
     "warm",
     "why",
 ]
@@ -84,6 +85,8 @@ async def perform(
     """
     async with alone(store, cancelled) as our_turn:
         try:
+            if our_turn:
+                store.resume()  # whoever was at work on a repair is gone, or the lock would be taken
             while our_turn:
                 cases = store.begin(repair.cases)
                 if not cases or cancelled():
@@ -124,11 +127,13 @@ def new_repair(cases: Sequence[str], *, from_base: bool) -> Repair:
 def resume(store: Store) -> list[str]:
     """Cases whose repair was cut off, now pending again; none while any process is at work on a repair."""
     try:
-        with FileLock(_lock(store), timeout=0):
+        with FileLock(_lock(store), timeout=0, mode=0o600):
             resumed = store.resume()
             store.sweep()
     except Timeout:
         return []
+    except OSError as error:
+        raise _unlocked(store, error) from error
     return resumed
 
 
@@ -142,6 +147,22 @@ def carry_over(store: Store, earlier: Sequence[str]) -> list[str]:
     if patches:
         store.deactivate([patch.id for patch in patches], [], cases)
     return cases
+
+
+@contextmanager
+def undisturbed(store: Store) -> Iterator[None]:
+    """No process repairs in this context.
+
+    Raises:
+        StoreError: one does already.
+    """
+    try:
+        with FileLock(_lock(store), timeout=0, mode=0o600):
+            yield
+    except Timeout as error:
+        raise StoreError(
+            "A repair is under way; cancel it in your editor, or wait for its end, and try again."
+        ) from error
 
 
 def summary(report: jobs.Report) -> str:
@@ -169,12 +190,14 @@ def why(reasons: Mapping[str, str]) -> dict[str, list[str]]:
 @asynccontextmanager
 async def alone(store: Store, cancelled: Callable[[], bool]) -> AsyncIterator[bool]:
     """One repair at a time on a store, whatever the process; False when it was cancelled while it waited."""
-    lock = AsyncFileLock(_lock(store), poll_interval=0.2)
+    lock = AsyncFileLock(_lock(store), poll_interval=0.2, mode=0o600)
     try:
         await lock.acquire(cancel_check=cancelled)
     except Timeout:
         yield False
         return
+    except OSError as error:
+        raise _unlocked(store, error) from error
     try:
         yield True
     finally:
@@ -183,6 +206,13 @@ async def alone(store: Store, cancelled: Callable[[], bool]) -> AsyncIterator[bo
 
 def _lock(store: Store) -> Path:
     return store.path.with_name("repair.lock")
+
+
+def _unlocked(store: Store, error: OSError) -> StoreError:
+    return StoreError(
+        f"The file {_lock(store)} cannot be locked ({error.strerror}); check the permissions of its "
+        "folder, and that the disk has room."
+    )
 
 
 async def run(
@@ -243,6 +273,7 @@ def make_job(
     return jobs.Job(
         id=repair.id,
         history=history,
+        digests=() if repair.from_base else tuple(each.digest for each in active),
         teach=tuple(map(_teach, asked)),
         hold=tuple(map(_teach, solved if repair.from_base else others)),
         accepted=tuple(accepted),

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from star_lsp.documents import valid
+
 __all__ = ["Layout", "Limits", "Marks", "Prompt", "as_read", "build", "layout_of", "window"]
 
 IdOf = Callable[[str], int | None]
@@ -21,8 +23,9 @@ _TYPED_LINES = 4
 #: The longest token that is healed; blanks and rules in comments have longer ones.
 _HEALED_CHARACTERS = 24
 
-_CRLF = re.compile("\r+\n")  # more than one CR, so that a second reading finds nothing left to turn
-_SURROGATE = re.compile("[\ud800-\udfff]")
+# More than one CR, so that a second reading finds nothing left to turn; from the first one on, so that a
+# text of nothing else is not read from each of them anew.
+_CRLF = re.compile("(?<!\r)\r+\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,10 +239,7 @@ def build(encode: Encode, layout: Layout | None, prefix: str, suffix: str, limit
 
 def as_read(text: str) -> str:
     """``text`` as the model is to see it: line breaks are LF, and what is not valid Unicode is replaced."""
-    text = _CRLF.sub("\n", text)
-    if _SURROGATE.search(text):
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+    return valid(_CRLF.sub("\n", text))
 
 
 def _typed(prefix: str) -> tuple[str, str]:

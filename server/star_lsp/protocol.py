@@ -42,6 +42,8 @@ COMMANDS = (
 )
 
 DID_CHANGE = "star/didChange"
+#: What is asked of the server that all editors share, before or after it is somebody's language server.
+ABOUT, STOP = "star/about", "star/stop"
 
 CaseStatus = Literal["pending", "repairing", "solved", "failed", "reverted"]
 ServerState = Literal["downloading", "loading", "ready", "repairing", "failed"]
@@ -49,6 +51,7 @@ Changed = Literal["cases", "patches", "revision", "state"]
 ComparedKind = Literal["flagged", "sibling", "neighbour"]
 
 __all__ = [
+    "ABOUT",
     "ACCEPT",
     "CANCEL_REPAIR",
     "COMMANDS",
@@ -64,6 +67,7 @@ __all__ = [
     "REVERT",
     "SHOW_PATCH",
     "STATUS",
+    "STOP",
     "UNFLAG",
     "WHY",
     "AcceptParams",
@@ -134,10 +138,14 @@ class FlagParams:
 
 @attrs.frozen
 class FlagResult:
-    """The case that was stored; its repair follows with progress."""
+    """The case that was stored; its repair follows with progress.
+
+    ``masked`` names the kinds of what looked like a secret in it and has a placeholder instead.
+    """
 
     case_id: str
     status: CaseStatus
+    masked: list[str] = attrs.field(factory=list)
 
 
 @attrs.frozen

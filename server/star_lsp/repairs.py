@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from star.errors import StarError
 from star_lsp import jobs
 from star_lsp.compares import compare, comparing
-from star_lsp.errors import ServerError
-from star_lsp.perform import Repair, new_repair, perform, summary, warm
+from star_lsp.errors import ServerError, StoreError
+from star_lsp.perform import Repair, new_repair, perform, resume, summary, warm
 from star_lsp.process import Process
 from star_lsp.protocol import Changed, Compared
 from star_lsp.reverts import check, checking, take_back
@@ -21,6 +21,8 @@ __all__ = ["Listener", "Repairs"]
 log = logging.getLogger(__name__)
 
 _CANCEL_SECONDS = 5.0
+#: What the store could not take, as the disk was full or the store held, is tried again after so long.
+_AGAIN_SECONDS = 5.0
 _NOT_COMPARED = "The comparison was cancelled; ask for it again when you like."
 
 
@@ -73,6 +75,11 @@ class Repairs:
         """Cases that wait for their repair, or are being repaired."""
         running = [self._running] if self._running else []
         return len({case for repair in (*running, *self._queue) for case in repair.cases})
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is being done, or waits."""
+        return bool(self._running or self._queue)
 
     @property
     def running(self) -> Repair | None:
@@ -193,15 +200,30 @@ class Repairs:
         if found.rest:
             self.ask(found.rest, from_base=False)
         if found.leaned_on:
-            waiting = [id_ for each in self._queue for id_ in each.without]
-            self._queue = [each for each in self._queue if not each.without]
-            self._queue.insert(0, checking((*waiting, *found.patches)))
-            self._hurry()
+            self.check_without(found.patches)
         elif not found.rest and self._process.pid:
             self._get_warm()
         self._listener.changed(["cases", "patches", "revision"])
 
+    def check_without(self, patches: Sequence[str]) -> None:
+        """Find out, before anything else, which cases are no longer solved without some patches."""
+        waiting = [id_ for each in self._queue for id_ in each.without]
+        self._queue = [each for each in self._queue if not each.without]
+        self._queue.insert(0, checking((*waiting, *patches)))
+        self._hurry()
+
     # -- inside ----------------------------------------------------------------------------------
+
+    def _put_right(self) -> None:
+        """Have the cases of a repair whose end could not be written down pending again."""
+        if self._closed or self._running:  # the next repair does it too
+            return
+        try:
+            resume(self._store)
+        except StoreError:
+            asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._put_right)
+        else:
+            self._listener.changed(["cases"])
 
     def _insist(self, repair: Repair) -> None:
         if self._running is repair:
@@ -249,6 +271,8 @@ class Repairs:
         except (ServerError, StarError) as error:
             log.warning("repair %s: %s", repair.id, error)
             word = str(error)
+            if isinstance(error, StoreError):
+                asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._put_right)
         finally:
             self._answer(repair, ServerError(word))  # unless it has one
             tell.progress(repair, None, word)

@@ -9,17 +9,19 @@ from pathlib import Path
 
 import psutil
 
-from star.errors import StarError
+from star.errors import PatchError, StarError
 from star.history import earlier_bases
 from star_lsp import catalogue, jobs, progress
 from star_lsp.engine import Serving
 from star_lsp.errors import CatalogueError, ServerError
+from star_lsp.installed import altered, sweep
 from star_lsp.perform import Repair, carry_over, resume
 from star_lsp.places import Places
 from star_lsp.process import Process
 from star_lsp.protocol import Changed, Memory, ServerState, StatusResult, Working
 from star_lsp.repairs import Listener, Repairs
 from star_lsp.settings import Settings
+from star_lsp.sound import Out, take_out
 from star_lsp.store import Store
 
 __all__ = ["Audience", "Service"]
@@ -141,7 +143,11 @@ class Service:
             self._starting = asyncio.create_task(self._start())
 
     def configure(self, settings: Settings) -> str | None:
-        """Use other settings from now on; a word on what is not used yet."""
+        """Use other settings from now on; a word on what is not used yet.
+
+        There is one model and one queue: for these, what the last client has set counts. Another model is
+        taken when no client has the present one.
+        """
         before, self.settings = self.settings, settings
         if before.log.level != settings.log.level:
             logging.getLogger("star_lsp").setLevel(settings.log.level.upper())
@@ -149,6 +155,8 @@ class Service:
             self.model = settings.model
         elif self.state == "failed" and before != settings:
             self.start()
+        elif settings.model != self.model and not self.audiences:
+            self._starting = asyncio.create_task(self._start_anew())
         elif settings.model != self.model:
             return f"The model {self.model} stays in use; restart the server to use {settings.model} instead."
         if before.repair.schedule != settings.repair.schedule:
@@ -157,12 +165,12 @@ class Service:
                 self._repair_pending()
         return None
 
-    def flagged(self, case: str) -> None:
-        """A case was stored: repair it when the settings say so."""
+    def flagged(self, case: str, schedule: str) -> None:
+        """A case was stored: repair it when the ``schedule`` of who flagged it says so."""
         self.tell(["cases"])
-        if self.settings.repair.schedule == "at once" and self._repairs:
+        if schedule == "at once" and self._repairs:
             self._repairs.ask([case], from_base=False)
-        elif self.settings.repair.schedule == "idle":
+        elif schedule == "idle":
             self.touched()
 
     def touched(self) -> None:
@@ -213,7 +221,30 @@ class Service:
             self._repairs.close()
         self.engine.close()
 
+    async def end(self) -> None:
+        """Close, and wait until the worker is gone."""
+        self.close()
+        if self._process:
+            await self._process.end()
+
+    @property
+    def busy(self) -> bool:
+        """Whether work is under way that nobody needs to wait for: a repair, a download."""
+        return self.state == "downloading" or bool(self._repairs and self._repairs.busy)
+
     # -- starting --------------------------------------------------------------------------------------
+
+    async def _start_anew(self) -> None:
+        """Let the present model go, and what repairs it, and begin with the one that the settings name."""
+        self.state = "loading"
+        if self._watching:
+            self._watching.cancel()
+        repairs, process = self._repairs, self._process
+        self._repairs = self._process = None
+        if repairs and process:
+            repairs.close()
+            await process.end()
+        await self._start()
 
     async def _start(self) -> None:
         self.model = self.settings.model
@@ -225,6 +256,8 @@ class Service:
             self._set_state("loading")
             self._base = model.base
             self._clean(earlier_bases(model.fingerprint, model.weights))
+            sweep(model.folder)
+            out = await self._sound()
             self.history = self._active()
             self.revision = await self.engine.load(model.folder, self.history)
         except asyncio.CancelledError:
@@ -246,16 +279,21 @@ class Service:
         self._set_state("ready")
         self.tell(["revision"])
         self.touched()
+        if out:
+            self._repairs.check_without([each.patch for each in out])
         if self.settings.repair.schedule == "at once":
             self._repair_pending()
 
     async def _model(self) -> catalogue.Installed:
         """The model that the settings name, pulled if it is not here and may be."""
         try:
-            return catalogue.locate(self.model, self._places.models)
+            found = catalogue.locate(self.model, self._places.models)
         except CatalogueError:
             if not self.settings.auto_pull:
                 raise
+        else:
+            await asyncio.to_thread(altered, found)
+            return found
         self._set_state("downloading")
         loop = asyncio.get_running_loop()
         title = f"Pulling the model {self.model}"
@@ -303,7 +341,26 @@ class Service:
         return self._swapped(self.engine.install(self.history))
 
     async def _swapped(self, revision: Awaitable[str]) -> None:
-        self.revision = await revision
+        try:
+            self.revision = await revision
+        except PatchError:
+            out = await self._sound()
+            if not out:
+                raise
+            self.history = self._active()
+            self.revision = await self.engine.install(self.history)
+            self.tell(["cases", "patches"])
+
+    async def _sound(self) -> list[Out]:
+        """The patches that had to leave the history, as their files are not what they were; all are told."""
+        out = await asyncio.to_thread(take_out, self.store, self._base)
+        for word in (self.store.word, *map(str, out)):
+            if word:
+                log.warning("%s", word)
+                for audience in list(self.audiences):
+                    audience.warn(f"star-lsp: {word}")
+        self.store.word = None
+        return out
 
     async def _watch(self) -> None:
         """Follow what other processes change in the store."""

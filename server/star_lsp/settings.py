@@ -29,23 +29,33 @@ __all__ = [
 SECTIONS = ("star-lsp", "starLsp")
 OF_CLIENTS = ("trace", "server", "editor")  # settings of the VS Code extension itself, in the same section
 
+#: Names of no setting that are told one by one, and how much of a name.
+_MOST_UNKNOWN, _LONGEST_NAME = 20, 100
+#: Strings in a list, and characters in each: they are looked at with every key that is typed.
+_MOST_STRINGS, _LONGEST_STRING = 500, 500
+
 SECRETS = (
-    "**/.env*",
-    "**/*.pem",
-    "**/*.key",
-    "**/*.p12",
-    "**/*.pfx",
-    "**/id_rsa*",
-    "**/id_ecdsa*",
-    "**/id_ed25519*",
-    "**/credentials*",
-    "**/secrets.*",
-    "**/.netrc",
-    "**/.pgpass",
-    "**/.npmrc",
-    "**/.pypirc",
-    "**/.aws/**",
-    "**/.ssh/**",
+    # Keys and certificates with keys in them.
+    "**/*.{pem,key,p8,p12,pfx,pkcs12,jks,keystore,bks,ppk,kdb,kdbx,gpg,asc,agekey,keytab,ovpn}",
+    "**/{id_rsa,id_dsa,id_ecdsa,id_ed25519,ssh_host_}*",
+    # What is named after what it holds.
+    "**/{.env*,*.env}",
+    "**/{credentials*,.credentials*,*credentials.json,*-credentials.*,*_credentials.*}",
+    "**/{secret,secrets,*-secret,*-secrets,*_secrets,*.secrets}.*",
+    "**/{secret,secrets,.secrets}/**",
+    "**/{.htpasswd,.htdigest,.netrc,_netrc,.pgpass,pgpass.conf,.my.cnf,.mylogin.cnf}",
+    "**/{.git-credentials,.npmrc,.yarnrc.yml,.pypirc,.terraformrc,terraform.rc,.dockercfg,.dockerconfigjson}",
+    "**/{.s3cfg,.boto,rclone.conf,.vault-token,.vault_pass*,auth.json,token.json,wp-config.php}",
+    "/etc/{,g}shadow*",
+    "**/*{.tfstate,.tfstate.*,.tfvars,.tfvars.json}",
+    "**/{*service?account*,*serviceaccount*,*firebase-adminsdk*,client_secret*}.json",
+    "**/{kubeconfig*,*.kubeconfig}",
+    # Folders of programs that keep credentials.
+    "**/{.aws,.azure,.ssh,.gnupg,.kube,.oci,.password-store}/**",
+    "**/.docker/config.json",
+    "**/.config/{gcloud,gh,hub,op}/**",
+    "**/.git/config",
+    "**/.m2/settings*.xml",
 )
 
 
@@ -183,6 +193,12 @@ class Settings:
         pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*",
     )
     auto_pull: bool = setting(True, "Whether a model that is not on this machine yet is downloaded unasked.")
+    keep_alive_seconds: int = setting(
+        300,
+        "Time that the server, which all editors share, stays after the last one has left, in seconds.",
+        minimum=0,
+        maximum=604_800,
+    )
     completion: CompletionSettings = field(default_factory=CompletionSettings)
     repair: RepairSettings = field(default_factory=RepairSettings)
     gate: GateSettings = field(default_factory=GateSettings)
@@ -261,8 +277,11 @@ def _default(item: "Field[Any]") -> Any:
     return item.default if item.default_factory is MISSING else item.default_factory()
 
 
-def _flat(raw: object, names: set[str], problems: list[Problem]) -> Iterator[tuple[str, Any]]:
+def _flat(
+    raw: object, names: set[str], problems: list[Problem], outer: bool = True
+) -> Iterator[tuple[str, Any]]:
     """The settings in ``raw`` by dotted name; the later of two of the same name wins when read."""
+    unknown = 0
     if raw is None or raw == []:  # Lua writes an empty object so
         return
     if not isinstance(raw, Mapping):
@@ -271,10 +290,10 @@ def _flat(raw: object, names: set[str], problems: list[Problem]) -> Iterator[tup
         )
         problems.append(Problem("", said))
         return
-    own = [section for section in SECTIONS if section in raw]
+    own = [section for section in SECTIONS if section in raw] if outer else []
     if own:
         for section in own:
-            yield from _flat(raw[section], names, problems)
+            yield from _flat(raw[section], names, problems, outer=False)
         return
     groups = {name.split(".")[0] for name in names if "." in name}
 
@@ -293,11 +312,17 @@ def _flat(raw: object, names: set[str], problems: list[Problem]) -> Iterator[tup
                 said = f"Setting {name} must be an object, not {_shown(value)}; its defaults are used."
                 problems.append(Problem(name, said))
             elif name not in groups:
-                problems.append(
-                    Problem(name, f"There is no setting {name}; {_nearest(name, names | groups)}")
-                )
+                nonlocal unknown
+                unknown += 1
+                if unknown <= _MOST_UNKNOWN:
+                    short = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+                    nearest = _nearest(short, names | groups)
+                    problems.append(Problem(short, f"There is no setting {short}; {nearest}"))
 
     yield from walk(raw, "")
+    if unknown > _MOST_UNKNOWN:
+        said = f"There are {unknown - _MOST_UNKNOWN} more names that are of no setting; remove them."
+        problems.append(Problem("", said))
 
 
 def _nearest(name: str, names: set[str]) -> str:
@@ -351,12 +376,16 @@ def _string(value: Any) -> tuple[str, Any]:
 
 def _strings(value: Any) -> tuple[str, Any]:
     good = value == {} or (isinstance(value, list | tuple) and all(isinstance(item, str) for item in value))
+    if good and (len(value) > _MOST_STRINGS or any(len(item) > _LONGEST_STRING for item in value)):
+        return f"at most {_MOST_STRINGS} strings of {_LONGEST_STRING} characters", None
     return ("", tuple(value)) if good else ("a list of strings", None)
 
 
 def _flags(value: Any) -> tuple[str, Any]:
     if value == []:
         return "", {}
+    if isinstance(value, Mapping) and len(value) > _MOST_STRINGS:
+        return f"an object of at most {_MOST_STRINGS} names", None
     good = isinstance(value, Mapping) and all(
         isinstance(key, str) and isinstance(flag, bool) for key, flag in value.items()
     )
@@ -384,6 +413,6 @@ def _as_json(value: Any) -> Any:
 def _shown(value: Any) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         text = type(value).__name__
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,6 +1,7 @@
 """Cases, patches and accepted completions, in SQLite: what is here cannot be lost."""
 
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -10,11 +11,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
+from filelock import FileLock
+
+from star_lsp import salvage
 from star_lsp.errors import NotFound, StoreError
+from star_lsp.holdings import ours
+from star_lsp.permissions import mend
 
-__all__ = ["Accepted", "Case", "Patch", "Status", "Store"]
+__all__ = ["Accepted", "Case", "Health", "Patch", "Purged", "Status", "Store", "examine"]
+
+log = logging.getLogger(__name__)
 
 Status = Literal["pending", "repairing", "solved", "failed", "reverted"]
 
@@ -41,6 +49,10 @@ CREATE TABLE accepted (
 #: What each version added to the one before. A table of its own, so that a server of the version before
 #: that has the store open just now goes on undisturbed.
 _ADDED = {2: "CREATE TABLE comparisons (patch TEXT PRIMARY KEY, places TEXT NOT NULL)"}
+#: After so many pages the log goes into the database: at every start what is in the log is looked through.
+_LOG_PAGES = 100
+_AGAIN_SECONDS = 0.1
+_LOST = "Its patch was lost when the store was damaged."
 _FLAGGED_AGAIN = "Its place was flagged again, with another fix."
 
 
@@ -96,34 +108,73 @@ class Accepted:
     language: str
 
 
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """How much was forgotten, and the patches whose files are of no use now."""
+
+    cases: int
+    accepted: int
+    comparisons: int
+    patches: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a store is like that nobody needs to open for it."""
+
+    #: What it is written in, and what this version of ours writes.
+    version: int
+    known: int
+    #: What SQLite finds wrong with it.
+    problems: tuple[str, ...]
+    #: None when they cannot be read.
+    patches: tuple[Patch, ...] | None
+
+
 class Store:
     """The one door to the database. Every method is one transaction, or none."""
 
     def __init__(self, folder: Path, wait_seconds: float = 10.0) -> None:
         """Open the store in a folder, making it where there is none.
 
-        Another process that writes is waited for, up to ``wait_seconds``.
+        Another process that writes is waited for, up to ``wait_seconds``. What is damaged is set aside, and
+        what can be read of it taken over; ``word`` tells of that.
 
         Raises:
             StoreError: it cannot be read, or is from a newer version.
         """
         self.path = folder / "store.sqlite3"
         self.patches_folder = folder / "patches"
+        #: What the developer must hear about the opening of the store, if anything.
+        self.word: str | None = None
+        self._wait_seconds = wait_seconds
+        #: How often another file was found in the store's place.
+        self._exchanged = 0
+        self._open()
+
+    def _open(self) -> None:
         try:
-            for each in (folder, self.patches_folder):  # a mode is not for the parents that are made too
+            for each in (self.path.parent, self.patches_folder):  # a mode is not for parents made with it
                 each.mkdir(mode=0o700, parents=True, exist_ok=True)
+            mend([self.path.parent, *ours(self.path.parent)])
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._recover()
+            self._file = _identity(self.path)
             self._db = sqlite3.connect(
-                self.path, timeout=wait_seconds, isolation_level=None, check_same_thread=False
+                self.path, timeout=self._wait_seconds, isolation_level=None, check_same_thread=False
             )
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
             self._migrate()
         except (OSError, sqlite3.Error) as error:
+            remedy = "check its permissions, and that the disk can be written to and has room"
+            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+                remedy = "another program holds it; end that one, then try again"
             raise StoreError(
-                f"The store {self.path} cannot be opened ({error}); check its permissions and the disk, "
-                "or move the file aside to start with an empty one."
+                f"The store {self.path} cannot be opened ({error}); {remedy}. Nothing in it was changed."
             ) from error
 
     def close(self) -> None:
@@ -153,7 +204,7 @@ class Store:
     def version(self) -> int:
         """A number that changes when another process has changed the store."""
         with self._reading():
-            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+            return int(self._db.execute("PRAGMA data_version").fetchone()[0]) + (self._exchanged << 32)
 
     # -- cases -----------------------------------------------------------------------------------
 
@@ -192,8 +243,8 @@ class Store:
     def cases(self, status: Status | None = None) -> list[Case]:
         """All cases, or those of one status, oldest first."""
         where, values = ("WHERE status = ?", [status]) if status else ("", [])
-        with self._reading():
-            rows = self._db.execute(f"SELECT * FROM cases {where} ORDER BY created, rowid", values)
+        with self._reading():  # not by the time: the clock may have been set back
+            rows = self._db.execute(f"SELECT * FROM cases {where} ORDER BY rowid", values)
             return [_case(row) for row in rows]
 
     def case(self, id_: str) -> Case:
@@ -364,14 +415,20 @@ class Store:
             )
         return True
 
-    def deactivate(self, ids: Iterable[str], reverted: Sequence[str], pending: Sequence[str] = ()) -> None:
-        """Take patches out of the history; their cases are reverted, or pending again."""
+    def deactivate(
+        self,
+        ids: Iterable[str],
+        reverted: Sequence[str],
+        pending: Sequence[str] = (),
+        reason: str | None = None,
+    ) -> None:
+        """Take patches out of the history; their cases are reverted, or pending again for a reason."""
         with self._writing():
             self._db.executemany("UPDATE patches SET active = 0 WHERE id = ?", [(id_,) for id_ in ids])
-            for status, cases in (("reverted", reverted), ("pending", pending)):
+            for status, cases, why in (("reverted", reverted, None), ("pending", pending, reason)):
                 self._db.executemany(
-                    "UPDATE cases SET status = ?, patch = NULL, reason = NULL WHERE id = ?",
-                    [(status, case) for case in cases],
+                    "UPDATE cases SET status = ?, patch = NULL, reason = ? WHERE id = ?",
+                    [(status, why, case) for case in cases],
                 )
 
     def keep_comparison(self, id_: str, places: Sequence[Mapping[str, Any]]) -> None:
@@ -423,7 +480,157 @@ class Store:
         with self._writing():
             self._db.execute("DELETE FROM accepted WHERE prefix = ? AND suffix = ?", [prefix, suffix])
 
+    # -- forgetting ------------------------------------------------------------------------------
+
+    def purge(self, *, cases: bool, accepted: bool, before: float | None = None, dry: bool = False) -> Purged:
+        """Forget cases with all that was made of them, accepted completions, or both; nothing if ``dry``.
+
+        With ``before``, in seconds since the epoch, only what is older, and of cases and patches none that
+        the history stands on or that is being repaired.
+        """
+        older, values = ("", []) if before is None else (" AND created < ?", [before])
+        covered = [] if before is None else [case.id for case in self.solved_by(self.patches())]
+        with self._writing():
+            of_cases = of_accepted = compared = 0
+            gone: list[str] = []
+            if accepted:
+                of_accepted = self._db.execute(f"DELETE FROM accepted WHERE 1{older}", values).rowcount
+            if cases:
+                idle = "" if before is None else " AND active = 0"
+                rows = self._db.execute(f"SELECT id FROM patches WHERE 1{idle}{older}", values)
+                gone = [row["id"] for row in rows]
+                free = "" if before is None else " AND status != 'repairing' AND id NOT IN "
+                marks = f"({','.join('?' * len(covered))})" if free else ""
+                of_cases = self._db.execute(
+                    f"DELETE FROM cases WHERE 1{free}{marks}{older}", [*covered, *values]
+                ).rowcount
+                for id_ in gone:
+                    compared += self._db.execute("DELETE FROM comparisons WHERE patch = ?", [id_]).rowcount
+                    self._db.execute("DELETE FROM patches WHERE id = ?", [id_])
+            if dry:
+                self._db.execute("ROLLBACK")
+                self._db.execute("BEGIN")
+        return Purged(of_cases, of_accepted, compared, tuple(gone))
+
+    def compact(self) -> bool:
+        """Leave nothing of what was deleted in the files; False when another process held the log open."""
+        with self._reading():
+            self._db.execute("PRAGMA temp_store = MEMORY")  # what is copied shall not lie elsewhere
+            self._db.execute("VACUUM")
+            return not self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+
+    # -- what is damaged -------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        """Take over what can be read of a damaged store, which is kept under a name with the date.
+
+        Cut off at any moment, it is gone on with the next time: the copies come first, then what is
+        recovered, whole; only then is the store exchanged.
+        """
+        folder = self.path.parent / "aside"
+        begun = [*folder.glob("recovering-*")]
+        if not begun and salvage.damage(self.path) is None:
+            return
+        time.sleep(_AGAIN_SECONDS)  # another process may be writing: that passes, and damage stays
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with FileLock(folder / "lock"):
+            for aside in folder.glob("recovering-*"):
+                if not (aside / "recovered.sqlite3").exists():
+                    shutil.rmtree(aside)  # copies alone
+            found = [*folder.glob("recovering-*")]
+            if not found:
+                if (what := salvage.damage(self.path)) is None:  # another process was faster
+                    return
+                found = [self._set_aside(what)]
+            for aside in found:
+                self._exchange(aside)
+
+    def _set_aside(self, what: str) -> Path:
+        """A folder with copies of the damaged store, and what could be recovered from it."""
+        aside = self._new_aside("recovering")
+        for path in (self.path, *self.path.parent.glob(f"{self.path.name}-wal")):
+            if path.exists():
+                shutil.copy2(path, aside / path.name)
+        part = aside / "part"
+        part.mkdir(mode=0o700)
+        empty = _new_database(part / "empty.sqlite3")
+        tables = {"cases": _is_case, "patches": _is_patch, "accepted": _is_row, "comparisons": _is_row}
+        rows = salvage.rows(aside / self.path.name, empty, tables, part / "image.sqlite3")
+        recovered = _new_database(part / "recovered.sqlite3")
+        with closing(sqlite3.connect(recovered, isolation_level=None)) as db:
+            db.execute("BEGIN")
+            for table, found in rows.items():
+                for row in found:
+                    names = ",".join(row)
+                    db.execute(
+                        f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({','.join('?' * len(row))})",
+                        list(row.values()),
+                    )
+            db.execute(
+                "UPDATE cases SET status = 'pending', patch = NULL, reason = ? WHERE patch IS NOT NULL "
+                "AND patch NOT IN (SELECT id FROM patches WHERE active)",
+                [_LOST],
+            )
+            counts = [
+                db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in ("cases", "patches")
+            ]
+            db.execute("COMMIT")
+        (aside / "about.json").write_text(
+            json.dumps({"what": what, "cases": counts[0], "patches": counts[1]})
+        )
+        _synced(recovered)
+        recovered.replace(aside / "recovered.sqlite3")
+        shutil.rmtree(part)
+        return aside
+
+    def _new_aside(self, what: str) -> Path:
+        """A new folder for what is set aside, with the date in its name."""
+        name = f"{what}-{time.strftime('%Y-%m-%d-%H%M%S')}-{secrets.token_hex(2)}"
+        made = self.path.parent / "aside" / name
+        for each in (made.parent, made):
+            each.mkdir(mode=0o700, exist_ok=True)
+        return made
+
+    def _exchange(self, aside: Path) -> None:
+        """Put what was recovered in the place of the damaged store, and keep what is left over."""
+        about = json.loads((aside / "about.json").read_text())
+        for end in ("-wal", "-shm"):
+            self.path.with_name(self.path.name + end).unlink(missing_ok=True)
+        fresh = self.path.with_suffix(".part")
+        shutil.copyfile(aside / "recovered.sqlite3", fresh)
+        fresh.chmod(0o600)
+        _synced(fresh)
+        fresh.replace(self.path)
+        with closing(sqlite3.connect(self.path)) as db:
+            known = {row[0] for row in db.execute("SELECT id FROM patches")}
+        for path in self.patches_folder.glob("*.safetensors"):
+            if path.stem not in known:
+                path.rename(aside / path.name)
+        kept = aside.with_name(aside.name.replace("recovering", "damaged"))
+        aside.rename(kept)
+        (kept / "recovered.sqlite3").unlink()
+        self._tell(
+            f"The store was damaged ({about['what']}). What could be read of it is in use: {about['cases']} "
+            f"cases, {about['patches']} patches. The damaged files are kept in {kept}; look through "
+            "`star-lsp cases`, and check the disk."
+        )
+
+    def _tell(self, word: str) -> None:
+        log.warning("%s", word)
+        self.word = f"{self.word} {word}" if self.word else word
+
     # -- inside ----------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        """Open what was put in the store's place meanwhile: written to the old file, cases would be lost."""
+        if self._db.in_transaction or _identity(self.path) == self._file:
+            return
+        gone = not self.path.exists()
+        self._db.close()
+        self._exchanged += 1
+        self._open()
+        if gone:
+            self._tell(f"The store {self.path} was removed while it was in use; an empty one has been begun.")
 
     def _migrate(self) -> None:
         (found,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -439,6 +646,7 @@ class Store:
             # Asked again inside the transaction: two processes may start at once.
             (found,) = self._db.execute("PRAGMA user_version").fetchone()
             if found == 0:
+                self._keep_strange_patches()
                 for statement in _SCHEMA.split(";"):
                     self._db.execute(statement)
                 found = 1
@@ -448,6 +656,17 @@ class Store:
                 self._db.execute(_ADDED[version])
             self._db.execute(f"PRAGMA user_version = {_VERSION}")
 
+    def _keep_strange_patches(self) -> None:
+        """Move patch files out of the way of a store that is new: they would be swept as of no use."""
+        if strange := [*self.patches_folder.glob("*.safetensors")]:
+            kept = self._new_aside("damaged")
+            for path in strange:
+                path.rename(kept / path.name)
+            self._tell(
+                f"The store {self.path} was not there or empty, though {len(strange)} patches were; they are "
+                f"kept in {kept}. Put the store back from a backup if you have one."
+            )
+
     def _back_up(self, version: int) -> None:
         """Copy what is in the store beside it, before it becomes one of the next version.
 
@@ -455,7 +674,8 @@ class Store:
         """
         path = self.path.with_suffix(f".version-{version}.sqlite3")
         part = path.with_suffix(".part")
-        part.unlink(missing_ok=True)
+        for rest in (part, part.with_name(f"{part.name}-journal")):  # of one that was cut off
+            rest.unlink(missing_ok=True)
         os.close(os.open(part, os.O_RDWR | os.O_CREAT, 0o600))
         with closing(sqlite3.connect(self.path)) as old, closing(sqlite3.connect(part)) as copy:
             old.backup(copy)
@@ -475,13 +695,77 @@ class Store:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
+        self._follow()
         try:
             yield
         except sqlite3.Error as error:
+            remedy = "Check the disk, and that no other program holds the file."
+            if salvage.is_damage(error):
+                remedy = "Restart star-lsp: it takes over what can be read, and keeps the damaged file."
             raise StoreError(
-                f"The store {self.path} could not be used ({error}); nothing was changed. Check the disk, "
-                "and that no other program holds the file."
+                f"The store {self.path} could not be used ({error}); nothing was changed. {remedy}"
             ) from error
+
+
+def examine(folder: Path) -> Health | None:
+    """What the store in a folder is like, read without changing it; None where there is none."""
+    path = folder / "store.sqlite3"
+    if not path.exists():
+        return None
+    version, problems, patches = 0, [], None
+    try:
+        with closing(sqlite3.connect(path, timeout=10.0, isolation_level=None)) as db:
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA query_only = ON")
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            problems = [row[0] for row in db.execute("PRAGMA integrity_check(5)") if row[0] != "ok"]
+            if 0 < version <= _VERSION:
+                patches = tuple(_patch(row) for row in db.execute("SELECT * FROM patches ORDER BY position"))
+    except (OSError, sqlite3.Error, ValueError) as error:
+        problems.append(str(error))
+    return Health(version, _VERSION, tuple(problems), patches)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file stands at a path."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _new_database(path: Path) -> Path:
+    """A database with our tables and nothing in them."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for statement in [*_SCHEMA.split(";"), *_ADDED.values(), f"PRAGMA user_version = {_VERSION}"]:
+            db.execute(statement)
+    return path
+
+
+def _synced(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _is_row(row: Mapping[str, Any]) -> bool:
+    """Whether every value is one of ours."""
+    return all(isinstance(value, str | int | float) for value in row.values())
+
+
+def _is_case(row: Mapping[str, Any]) -> bool:
+    kinds: dict[str, Any] = {"line": int, "character": int, "created": float}
+    kinds |= dict.fromkeys(("patch", "reason"), (str, type(None)))
+    fits = all(isinstance(value, kinds.get(name, str)) for name, value in row.items())
+    return fits and row["id"].startswith("c") and row["status"] in get_args(Status)
+
+
+def _is_patch(row: Mapping[str, Any]) -> bool:
+    try:
+        return isinstance(json.loads(row["cases"]), list) and isinstance(json.loads(row["verdict"]), dict)
+    except (TypeError, ValueError):
+        return False
 
 
 def _new_id(kind: str) -> str:

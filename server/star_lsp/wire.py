@@ -12,11 +12,15 @@ import attrs
 from cattrs import BaseValidationError, ClassValidationError, Converter, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
+from star_lsp.documents import valid
 from star_lsp.errors import ParameterError
 
 __all__ = ["converter", "structure", "unstructure"]
 
 T = TypeVar("T")
+
+#: Fields too many that are told one by one.
+_MOST_EXTRA = 10
 
 _DESCRIBED = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -82,7 +86,7 @@ def _origin(kind: Any) -> object:
 def _exactly(raw: Any, kind: type) -> Any:
     if type(raw) is not kind:
         raise TypeError
-    return raw
+    return valid(raw) if isinstance(raw, str) else raw
 
 
 def _reasons(error: BaseException, raw: object, above: str) -> Iterator[str]:
@@ -91,7 +95,11 @@ def _reasons(error: BaseException, raw: object, above: str) -> Iterator[str]:
         yield str(error)
     elif isinstance(error, ForbiddenExtraKeysError):
         names = [_camel(item.name) for item in attrs.fields(error.cl)]
-        for extra in sorted(error.extra_fields):
+        extras = sorted(error.extra_fields)
+        if len(extras) > _MOST_EXTRA:
+            yield f"{len(extras)} fields are there that it does not have (remove them)"
+            return
+        for extra in extras:
             near = get_close_matches(extra, names, n=1)
             remedy = f"did you mean {near[0]}?" if near else "remove it"
             yield f"there is no field {above}{extra} ({remedy})"

@@ -10,6 +10,9 @@ from pygls.lsp.server import LanguageServer
 
 __all__ = ["WorkDone"]
 
+#: A client that has not answered by then shows no progress; its answer is not waited for for ever.
+_ANSWER_SECONDS = 30.0
+
 
 class _Moment(NamedTuple):
     """How far a work is; ``percent`` is None at its end."""
@@ -34,8 +37,8 @@ class WorkDone:
         if not (window and window.work_done_progress):
             return
         if key not in self._queues:
-            self._queues[key] = asyncio.Queue()
-            task = asyncio.create_task(self._draw(key, title, cancellable))
+            queue = self._queues[key] = asyncio.Queue()
+            task = asyncio.create_task(self._draw(queue, key, title, cancellable))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         self._queues[key].put_nowait(_Moment(message, percent))
@@ -50,10 +53,11 @@ class WorkDone:
         if token in self._queues:
             self._cancel(str(token))
 
-    async def _draw(self, key: str, title: str, cancellable: bool) -> None:
-        queue, progress = self._queues[key], self._server.work_done_progress
+    async def _draw(self, queue: asyncio.Queue[_Moment], key: str, title: str, cancellable: bool) -> None:
+        progress = self._server.work_done_progress
         try:
-            await progress.create_async(key)
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await progress.create_async(key)
         except Exception:  # a client may refuse; the work goes on unseen
             return
         now = await queue.get()

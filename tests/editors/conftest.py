@@ -1,11 +1,13 @@
 """Fixtures for all editors."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import mendable
+from tests.default_model import models_folder
 from tests.editors.session import Lsp
 
 #: Editors that are installed first, some of them for minutes: only where a folder for that is named.
@@ -33,6 +35,16 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def lsp(tmp_path: Path, tiny_models: Path) -> Lsp:
+def lsp(tmp_path: Path, tiny_models: Path) -> Iterator[Lsp]:
     """star-lsp with a state of its own and the tiny model."""
-    return Lsp(tmp_path / "home", tiny_models)
+    made = Lsp(tmp_path / "home", tiny_models)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def real_lsp(tmp_path: Path) -> Iterator[Lsp]:
+    """star-lsp with a state of its own and the default model."""
+    made = Lsp(tmp_path / "home", models_folder())
+    yield made
+    made.stop()

@@ -112,6 +112,14 @@ class Lsp:
         assert said.returncode == 0, said.stderr
         return json.loads(said.stdout)
 
+    def server(self) -> int:
+        """The process that serves, shared by all editors; 0 where none runs."""
+        return next((int(each["pid"]) for each in self.run("status")["servers"]), 0)
+
+    def stop(self) -> None:
+        """End the server, which stays when its editors leave."""
+        self.run("stop", "--force")
+
     def cases(self) -> list[dict[str, Any]]:
         """All cases of the store."""
         return list(self.run("cases"))

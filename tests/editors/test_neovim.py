@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.default_model import models_folder
 from tests.editors.session import PREFIX, RIGHT, SUFFIX, WRONG, Lsp, absent, snippet, until
 
 pytestmark = pytest.mark.editor
@@ -105,7 +104,7 @@ def _program() -> Path:
 @contextmanager
 def _running(lsp: Lsp, folder: Path, text: str) -> Iterator[Neovim]:
     """A headless Neovim with the README's snippet, on a file with this text."""
-    (folder / "init.lua").write_text(snippet("lua"), "utf-8")
+    (folder / "init.lua").write_text(snippet("lua", "inline_completion.enable"), "utf-8")
     (folder / "collect.py").write_text(text, "utf-8")
     program = _program()
     environ = lsp.environ | {
@@ -133,9 +132,8 @@ def _running(lsp: Lsp, folder: Path, text: str) -> Iterator[Neovim]:
 
 
 @pytest.mark.model
-def test_a_wrong_ghost_text_is_flagged_repaired_and_reverted(tmp_path: Path) -> None:
-    lsp = Lsp(tmp_path / "home", models_folder())
-    with _running(lsp, tmp_path, PREFIX + SUFFIX) as nvim:
+def test_a_wrong_ghost_text_is_flagged_repaired_and_reverted(tmp_path: Path, real_lsp: Lsp) -> None:
+    with _running(real_lsp, tmp_path, PREFIX + SUFFIX) as nvim:
         nvim.ready()
         nvim.suggested(WRONG, 7)
         nvim.type("<Tab>")
@@ -145,7 +143,7 @@ def test_a_wrong_ghost_text_is_flagged_repaired_and_reverted(tmp_path: Path) -> 
         nvim.type(":StarWrong<CR>")
         (case,) = nvim.wait("case", lambda: nvim.ask("star.listCases"))
         assert (case["rejected"], case["expected"]) == (WRONG, RIGHT)
-        (case,) = lsp.settled()
+        (case,) = real_lsp.settled()
         assert case["status"] == "solved"
         nvim.type("0C        df = <Esc>")
         nvim.suggested(RIGHT, 7)

@@ -52,9 +52,22 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
+def lsp(tmp_path: Path, tiny_models: Path) -> Lsp:
+    """star-lsp with a state of its own and the tiny model; ``make`` ends its server after the editor."""
+    return Lsp(tmp_path / "home", tiny_models)
+
+
+@pytest.fixture
+def real_lsp(tmp_path: Path) -> Lsp:
+    """The same with the default model."""
+    return Lsp(tmp_path / "home", models_folder())
+
+
+@pytest.fixture
 def make(installed: Tools, extension: Path, browser: Browser, tmp_path: Path) -> Iterator[Make]:
     """Starts workbenches; at the end none may have logged an error that was not announced."""
     made: list[tuple[Workbench, tuple[str, ...]]] = []
+    servers: list[Lsp] = []
 
     def make(
         lsp: Lsp,
@@ -67,6 +80,7 @@ def make(installed: Tools, extension: Path, browser: Browser, tmp_path: Path) ->
         folder.mkdir()
         bench = Workbench(installed, browser, folder, extension, lsp, settings, trusted=trusted)
         made.append((bench, faults))
+        servers.append(lsp)
         return bench
 
     yield make
@@ -76,6 +90,8 @@ def make(installed: Tools, extension: Path, browser: Browser, tmp_path: Path) ->
         # Before the end: while all is taken down, connections break.
         found += [line for line in bench.faults() if not any(fault in line for fault in faults)]
         bench.stop()
+    for lsp in servers:
+        lsp.stop()
     assert not found, "\n".join(found)
 
 
@@ -141,12 +157,11 @@ def cases_of(lsp: Lsp, count: int) -> list[dict[str, Any]]:
 
 @pytest.mark.model
 def test_a_wrong_completion_is_marked_repaired_reported_and_reverted(
-    make: Make, work: Path, tmp_path: Path
+    make: Make, work: Path, real_lsp: Lsp
 ) -> None:
-    lsp = Lsp(tmp_path / "home", models_folder())
     file = work / "collect.py"
     file.write_text(PREFIX + SUFFIX, "utf-8")
-    bench = make(lsp)
+    bench = make(real_lsp)
     window = opened(bench, work, "collect.py")
     window.at(7, "        df =")
     window.suggested(WRONG)
@@ -171,7 +186,7 @@ def test_a_wrong_completion_is_marked_repaired_reported_and_reverted(
     told(window, "Flagged")
     window.see("progress", lambda: re.search(r"STAR: repairing.* \d+ %", window.status()))
     window.picture("status")
-    (case,) = lsp.settled()
+    (case,) = real_lsp.settled()
     assert (case["rejected"], case["expected"], case["status"]) == (WRONG, RIGHT, "solved")
     told(window, "Repaired: the completion is right from now on")
 
@@ -197,7 +212,7 @@ def test_a_wrong_completion_is_marked_repaired_reported_and_reverted(
     window.pick("df.append")
     window.see("question", lambda: "Revert patch" in window.dialog(), 30)
     window.click("Revert")
-    until(lambda: not any(patch["active"] for patch in lsp.patches()), "revert", 60, lsp.patches)
+    until(lambda: not any(patch["active"] for patch in real_lsp.patches()), "revert", 60, real_lsp.patches)
     window.ready()
     window.at(7, "        df =")
     window.suggested(WRONG)
@@ -270,10 +285,10 @@ def test_a_server_that_is_killed_comes_back_and_says_so_and_no_case_is_lost(
     accepted(window, "ab")
     mark(window, "one", "two")
     cases_of(lsp, 1)
-    (killed,) = bench.servers()[-1:]
-    os.kill(killed.pid, signal.SIGKILL)
+    killed = lsp.server()
+    os.kill(killed, signal.SIGKILL)
     told(window, "stopped unexpectedly and is being started again")
-    window.see("another server", lambda: [s for s in bench.servers() if s.pid != killed.pid], 60)
+    window.see("another server", lambda: lsp.server() not in (0, killed), 60)
     (case,) = lsp.settled()
     assert (case["status"], case["expected"]) == ("solved", "two")
     window.ready()

@@ -10,12 +10,15 @@ import pytest
 #: Stands in for the Python that runs the worker. Its model is a folder with a script: what it answers to
 #: each job, in order over all its lives.
 ACTOR = """#!{python} -S
-import json, os, sys, time
+import hashlib, json, os, sys, time
 folder = sys.argv[-2]
 base = "b"
 if os.path.exists(folder + "/star-model.json"):
     with open(folder + "/star-model.json") as file:
         base = json.load(file)["fingerprint"]
+# A patch that changes nothing, which is what its digest says too.
+header = json.dumps({{"__metadata__": {{"format": "1", "base": base, "manifest": "{{}}"}}}}).encode()
+rows, digest = len(header).to_bytes(8, "little") + header, hashlib.sha256(base.encode()).hexdigest()
 def say(**message):
     print(json.dumps(message), flush=True)
 say(kind="tied")
@@ -35,6 +38,13 @@ for line in sys.stdin:
     act = script[min(turn, len(script) - 1)]
     if act == "die":
         os._exit(3)
+    elif act == "hang":
+        time.sleep(600)
+    elif act == "slow and alive":
+        for _ in range(12):
+            time.sleep(0.1)
+            say(kind="alive")
+        say(kind="report", job=job["id"], cases=[], steps=0, seconds=0.0, base=base)
     elif act == "babble":
         print("no message of ours", flush=True)
     elif act == "sleep":
@@ -54,12 +64,13 @@ for line in sys.stdin:
         ]
         live = act in ("solve", "late") and not job["check"] and job["compare"] is None
         if live and job["out"]:
-            open(job["out"], "w").close()
+            with open(job["out"], "wb") as file:
+                file.write(rows)
         verdict = {{"steps": 3}}
         if act == "break":
             verdict["gate"] = {{"broken": [hold["id"] for hold in job["hold"]]}}
         say(kind="report", job=job["id"], cases=solved, steps=3, seconds=1.0, base=base,
-            digest="d" if live else None, revision="r" if live else None, verdict=verdict, compared=[
+            digest=digest if live else None, revision="r" if live else None, verdict=verdict, compared=[
                 {{"kind": "flagged", "case": teach["id"], "where": "here", "prefix": "p", "suffix": "s",
                   "expected": teach["expected"], "before": "old", "after": teach["expected"]}}
                 for teach in job["teach"] if job["compare"] is not None

@@ -55,6 +55,8 @@ class Client:
 
     def __init__(self, reader: IO[bytes], writer: IO[bytes], *, answers: bool = True) -> None:
         self.told: list[Message] = []
+        #: Answers to nothing that was asked through here.
+        self.unasked: list[Message] = []
         self.wire_is_clean = True
         self._answers = answers
         self._reader, self._writer = reader, writer
@@ -176,7 +178,11 @@ class Client:
         try:
             while message := self._message():
                 if "method" not in message:
-                    self._waiting.pop(message["id"]).put(message)
+                    waiting = self._waiting.pop(message["id"], None)
+                    if waiting is None:
+                        self.unasked.append(message)
+                    else:
+                        waiting.put(message)
                 else:
                     with self._news:
                         self.told.append(message | {"at": time.monotonic()})
@@ -203,11 +209,13 @@ class Client:
 class Server:
     """A real server in a process of its own, its standard error in a file; killed at the end."""
 
-    def __init__(self, home: Path, log: Path, **environ: str) -> None:
+    def __init__(self, home: Path, log: Path, *, shared: bool = False, **environ: str) -> None:
+        """``shared``: below it runs the server that all editors share, in a process of its own."""
         self.home, self.log = home, log
+        how = "--stdio" if shared else "--standalone"
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "star_lsp", "--stdio"],
+                [sys.executable, "-P", "-m", "star_lsp", how],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -12,8 +12,8 @@ from typing import Self
 
 from star.errors import PatchError
 from star.stop import StopRule
-from star_lsp.app import build
 from star_lsp.engine import Request, Written
+from star_lsp.listen import alone
 from star_lsp.places import Places
 from star_lsp.service import Service
 from tests.server.client import Client
@@ -94,8 +94,8 @@ class Session:
         theirs_in, ours_out = os.pipe()
         self._server_files = os.fdopen(theirs_in, "rb"), os.fdopen(theirs_out, "wb")
         self._client_files = os.fdopen(ours_in, "rb"), os.fdopen(ours_out, "wb")
-        server = build(self.service)
-        self._thread = threading.Thread(target=server.start_io, args=self._server_files, daemon=True)
+        served = (self.service, *self._server_files)
+        self._thread = threading.Thread(target=alone, args=served, daemon=True)
         self._thread.start()
         self.client = Client(*self._client_files, answers=answers)
 

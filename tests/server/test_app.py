@@ -113,6 +113,11 @@ def test_a_model_that_does_not_load_is_said_in_one_sentence(session: Session) ->
     )
 
 
+def test_commands_leave_nothing_behind(client: Client) -> None:
+    for _ in range(300):
+        client.command("status")
+
+
 # -- completions
 
 
@@ -430,14 +435,19 @@ def test_a_revert_by_patch_swaps_the_rest_in_and_names_the_revision(session: Ses
     assert refused.value.code == -32803
 
 
-def test_a_patch_file_that_is_gone_is_said_and_the_old_history_stays(
+def test_a_patch_whose_file_is_gone_is_out_of_the_history_with_a_word(
     session: Session, manual: Client
 ) -> None:
     first, second = patched(session), patched(session)
     manual.until(lambda: session.engine.histories[-1] == [first, second], "both are served")
     session.service.store.patch_path(first).unlink()
-    with pytest.raises(Refused, match=f"The patch {first}.safetensors cannot be read; delete it"):
-        manual.command("revert", patchId=second)
+    manual.command("revert", patchId=second)
+    assert session.engine.histories[-1] == []
+    assert not any(patch["active"] for patch in manual.command("listPatches"))
+    messages = [each["message"] for each in manual.of("window/showMessage")]
+    assert any(
+        f"Patch {first} is out of the history: its file is not there any more" in each for each in messages
+    )
     assert manual.inline(URI, *AT) is not None
 
 
@@ -457,15 +467,25 @@ def test_a_command_that_is_not_there_is_refused(manual: Client) -> None:
 
 
 def test_a_store_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "store.sqlite3").write_bytes(b"not a database, by any means" * 50)
+    (tmp_path / "data" / "store.sqlite3").mkdir(parents=True)  # in its way
     with Session(tmp_path) as session:
         session.client.initialize()
         session.client.until_state("failed")
         (message,) = session.client.of("window/showMessage")
         assert "store.sqlite3 cannot be opened" in message["message"]
-        with pytest.raises(Refused, match="move the file aside"):
+        with pytest.raises(Refused, match="check its permissions"):
             session.client.command("listCases")
+
+
+def test_a_store_that_was_damaged_is_said_and_all_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "store.sqlite3").write_bytes(b"not a database, by any means" * 50)
+    with Session(tmp_path) as session:
+        session.client.initialize()
+        session.client.until_state("ready")
+        (message,) = session.client.of("window/showMessage")
+        assert "The store was damaged (file is not a database)" in message["message"]
+        assert session.client.command("listCases") == []
 
 
 # -- code actions

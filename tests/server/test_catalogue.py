@@ -615,7 +615,7 @@ def test_a_folder_that_cannot_be_taken_is_refused_in_one_sentence(
         ({"vocab_size": TOKENS + 8}, "the weights and the configuration are not of one model"),
         ({"tie_word_embeddings": False}, "lacks the weight lm_head.weight"),
         ({"num_hidden_layers": 2}, "lacks the weight model.layers.1"),
-        ({"num_hidden_layers": 900}, "far fewer weights than its config.json asks for"),
+        ({"num_hidden_layers": 900}, "far fewer weights than its configuration asks for"),
     ],
 )
 def test_a_head_or_weight_that_does_not_fit_is_refused(

@@ -89,7 +89,7 @@ def test_status_tells_what_is_here(run: Run, store: Store, home: Path, models: P
     assert len(found["revision"]) == 16
     other = run("status", "--json", "--model", "none").json
     assert (other["model"]["installed"], other["revision"]) == (False, None)
-    assert "star.status" in run("status").out
+    assert "none runs; an editor starts one" in run("status").out
 
 
 def test_every_command_says_what_it_does(run: Run) -> None:

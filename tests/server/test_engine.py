@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from star.cache import KVCache
 from star.patch import Patch, Rows
 from star_lsp.engine import Engine, Request
 from star_lsp.prompt import Limits
@@ -64,6 +65,54 @@ def test_the_same_is_written_whatever_was_typed_and_asked_before(folder: Path) -
             engine.join()
 
     assert asyncio.run(run()) == [_alone(folder, [], typed) for typed in texts]
+
+
+def test_what_eight_editors_have_read_is_not_read_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    real = KVCache.read
+
+    def counted(cache: KVCache, ids: Sequence[int], keep: int) -> torch.Tensor:
+        read.append(len(ids))
+        return real(cache, ids, keep)
+
+    monkeypatch.setattr(KVCache, "read", counted)
+
+    async def run() -> tuple[int, int]:
+        engine = Engine()
+        try:
+            await engine.load(folder, [])
+            rounds = []
+            for typed in ("r", "re"):
+                before = sum(read)
+                for editor in range(8):
+                    await _written(engine, typed, f"file {editor}")
+                rounds.append(sum(read) - before)
+            return rounds[0], rounds[1]
+        finally:
+            engine.close()
+            engine.join()
+
+    first, second = asyncio.run(run())
+    assert second < first / 2
+
+
+def test_what_is_kept_of_many_long_documents_has_an_end(folder: Path) -> None:
+    async def run() -> int:
+        engine = Engine()
+        try:
+            await engine.load(folder, [])
+            for number in range(40):
+                long = f"x{number} = 1\n" * 25
+                request = Request(long, SUFFIX, Limits(), 1, 60_000, f"file {number}")
+                await engine.complete(request, threading.Event())
+            return sum(each.size for each in engine._caches.values())
+        finally:
+            engine.close()
+            engine.join()
+
+    assert 2048 < asyncio.run(run()) <= 4096
 
 
 def test_what_was_read_before_a_swap_is_not_served_after_it(folder: Path, patch: Path) -> None:

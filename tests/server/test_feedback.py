@@ -1,5 +1,6 @@
 """A flag becomes a case, and the fix is found in the document whatever else was edited."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from star_lsp import feedback
 from star_lsp.errors import FlagError
 from star_lsp.prompt import Limits, window
 from star_lsp.shown import Shown
-from star_lsp.store import Store
+from star_lsp.store import Case, Store
 
 ABOVE = "import os\n\n\ndef first(x):\n    return x\n\n\ndef second(y):\n    total = "
 BELOW = "\n    return total\n\n\nprint(second(2))\n"
@@ -29,6 +30,16 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store(tmp_path)
     yield opened
     opened.close()
+
+
+def flag(
+    store: Store, shown: Shown, document: str | None, expected: str | None, note: str | None = None
+) -> Case:
+    return asyncio.run(feedback.flag(store, shown, document, expected, note))[0]
+
+
+def accept(store: Store, shown: Shown, keep: int) -> None:
+    asyncio.run(feedback.accept(store, shown, keep))
 
 
 # -- the fix, from the document
@@ -138,7 +149,7 @@ def test_the_fix_is_found_with_the_truncated_text_of_a_long_document(
 
 
 def test_a_flag_is_a_pending_case_with_all_that_is_known(store: Store) -> None:
-    case = feedback.flag(store, shown(ABOVE, BELOW), ABOVE + "sum(y)\r\n" + BELOW, None, "see the docs")
+    case = flag(store, shown(ABOVE, BELOW), ABOVE + "sum(y)\r\n" + BELOW, None, "see the docs")
     assert case == store.case(case.id)
     assert (case.status, case.expected, case.rejected, case.note) == (
         "pending",
@@ -151,8 +162,8 @@ def test_a_flag_is_a_pending_case_with_all_that_is_known(store: Store) -> None:
 
 
 def test_what_is_expected_may_be_given_instead_with_the_file_closed(store: Store) -> None:
-    assert feedback.flag(store, shown(ABOVE, BELOW), None, "a\r\nb  \n", None).expected == "a\nb"
-    assert feedback.flag(store, shown(ABOVE, BELOW), None, "", None).expected == ""
+    assert flag(store, shown(ABOVE, BELOW), None, "a\r\nb  \n").expected == "a\nb"
+    assert flag(store, shown(ABOVE, BELOW), None, "").expected == ""
 
 
 def test_a_flag_without_a_fix_is_refused_and_nothing_is_kept(store: Store) -> None:
@@ -164,15 +175,60 @@ def test_a_flag_without_a_fix_is_refused_and_nothing_is_kept(store: Store) -> No
         (None, "wrong()\n", "what was suggested"),
     ):
         with pytest.raises(FlagError, match=reason):
-            feedback.flag(store, mine, document, expected, None)
+            flag(store, mine, document, expected)
     assert store.cases() == []
 
 
 def test_an_accepted_completion_is_kept_until_its_place_is_flagged(store: Store) -> None:
     mine = shown(ABOVE, BELOW)
-    feedback.accept(store, mine, keep=0)
+    accept(store, mine, keep=0)
     assert store.accepted(9) == []
-    feedback.accept(store, mine, keep=5)
+    accept(store, mine, keep=5)
     assert [(each.prefix, each.text) for each in store.accepted(9)] == [(ABOVE, "wrong()")]
-    feedback.flag(store, mine, None, "right()", None)
+    flag(store, mine, None, "right()")
     assert store.accepted(9) == []
+
+
+# -- secrets
+
+#: In two parts: no line here shall look like a credential.
+SECRET = "ghp_" + "aB3" * 12
+HIDDEN = "xxx_" + "xX0" * 12
+
+
+def test_a_secret_near_a_flagged_completion_is_masked_in_all_that_is_kept_and_it_is_told(
+    store: Store,
+) -> None:
+    mine = shown(f'login("{SECRET}")\n{ABOVE}', f'{BELOW}again("{SECRET}")\n', f'wrong("{SECRET}")')
+    case, kinds = asyncio.run(feedback.flag(store, mine, None, "sum(y)", f"not {SECRET}"))
+    assert kinds == ("GitHub Token",)
+    assert case == store.case(case.id)
+    assert case.prefix == f'login("{HIDDEN}")\n{ABOVE}'
+    assert case.suffix == f'{BELOW}again("{HIDDEN}")\n'
+    assert (case.expected, case.rejected) == ("sum(y)", f'wrong("{HIDDEN}")')
+    assert case.note == (f"not {HIDDEN}\nMasked before it was kept, as it looks like a secret: GitHub Token.")
+    raw = b"".join(path.read_bytes() for path in store.path.parent.rglob("*") if path.is_file())
+    assert SECRET.encode() not in raw
+
+
+def test_a_fix_that_holds_a_secret_is_refused_and_nothing_is_kept(store: Store) -> None:
+    with pytest.raises(FlagError, match="Read it from the environment") as told:
+        flag(store, shown(ABOVE, BELOW), None, f'login("{SECRET}")')
+    assert SECRET not in str(told.value)
+    assert store.cases() == []
+
+
+def test_an_accepted_completion_is_kept_masked_and_not_at_all_when_it_is_a_secret(store: Store) -> None:
+    mine = shown(f'login("{SECRET}")\n{ABOVE}', BELOW)
+    accept(store, mine, keep=5)
+    accept(store, shown(ABOVE, BELOW, f'login("{SECRET}")'), keep=5)
+    assert [each.prefix for each in store.accepted(9)] == [f'login("{HIDDEN}")\n{ABOVE}']
+    flag(store, mine, None, "right()")
+    assert store.accepted(9) == [], "the place is known again"
+
+
+def test_a_place_that_is_flagged_again_is_known_again_though_it_is_masked(store: Store) -> None:
+    mine = shown(f'login("{SECRET}")\n{ABOVE}', BELOW)
+    first, second = (flag(store, mine, None, fix) for fix in ("one()", "two()"))
+    assert [case.status for case in store.cases()] == ["reverted", "pending"]
+    assert first.prefix == second.prefix

@@ -1,18 +1,22 @@
 """The worker's life, and what a repair comes to, with a program in its place that acts as it is told."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 import pytest
 from filelock import FileLock
 
-from star_lsp import jobs
+from star_lsp import jobs, store
 from star_lsp.errors import WorkerError
 from star_lsp.perform import summary
 from star_lsp.process import Process
 from star_lsp.reverts import take_back
 from star_lsp.settings import read
+from star_lsp.sound import unsound
 from tests.server.stage import Stage, played
 
 
@@ -65,6 +69,88 @@ def test_a_worker_that_dies_or_babbles_is_ended_and_said_with_the_remedy(stage: 
         assert isinstance(await stage.process.run(teach("a"), lambda _: None), jobs.Report)
 
     stage.script(act, "solve")
+    played(stage, play)
+
+
+def test_a_worker_that_hangs_is_ended_and_said_with_the_remedy(stage: Stage) -> None:
+    async def play() -> None:
+        stage.process = Process(stage.model, silent_seconds=0.5)
+        with pytest.raises(
+            WorkerError, match=r"said nothing for 0 s and was ended; the cases are kept\. Retry"
+        ):
+            await asyncio.wait_for(stage.process.run(teach("a"), lambda _: None), 20)
+        assert stage.process.pid is None
+        assert isinstance(await stage.process.run(teach("a"), lambda _: None), jobs.Report)
+
+    stage.script("hang", "solve")
+    played(stage, play)
+
+
+def test_a_case_whose_repair_hangs_twice_has_failed_with_the_reason(stage: Stage) -> None:
+    async def play() -> None:
+        stage.process = Process(stage.model, silent_seconds=0.5)
+        case = stage.case("x")
+        await asyncio.wait_for(stage.perform(case), 20)
+        ((status, reason),) = stage.status(case)
+        assert status == "failed"
+        assert "was ended" in str(reason)
+        assert stage.store.active("b") == []
+
+    stage.script("hang")
+    played(stage, play)
+
+
+def test_a_worker_that_is_slow_but_alive_or_stands_still_for_a_completion_is_no_hung_one(
+    stage: Stage,
+) -> None:
+    async def play() -> None:
+        stage.process = Process(stage.model, silent_seconds=0.5)
+        assert isinstance(await stage.process.run(teach("a"), lambda _: None), jobs.Report)
+        job = asyncio.create_task(stage.process.run(teach("b"), lambda _: None))
+        await asyncio.sleep(0.1)
+        with stage.process.suspended():
+            await asyncio.sleep(1.5)
+        assert isinstance(await job, jobs.Report)
+
+    stage.script("slow and alive", "slow")
+
+
+def test_a_repair_ends_though_somebody_always_waits_for_the_model(stage: Stage) -> None:
+    async def play() -> None:
+        stage.process = Process(stage.model, still_seconds=0.3)
+        await stage.process.run(teach("a"), lambda _: None)
+        over = asyncio.Event()
+
+        async def editor() -> None:
+            while not over.is_set():
+                with stage.process.suspended():
+                    await asyncio.sleep(0.05)
+
+        editors = [asyncio.create_task(editor()) for _ in range(3)]
+        try:
+            async with asyncio.timeout(20):
+                report = await stage.process.run(teach("b"), lambda _: None)
+        finally:
+            over.set()
+            await asyncio.gather(*editors)
+        assert isinstance(report, jobs.Report)
+
+    stage.script("solve", "slow")
+    played(stage, play)
+
+
+def test_a_share_of_the_time_is_all_that_a_worker_gets_beside_completions(stage: Stage) -> None:
+    async def play() -> None:
+        stage.process = Process(stage.model, still_seconds=1.0)
+        await stage.process.run(teach("a"), lambda _: None)
+        worker, stopped = psutil.Process(stage.process.pid), 0
+        with stage.process.suspended():
+            for _ in range(60):
+                await asyncio.sleep(0.05)
+                stopped += worker.status() == psutil.STATUS_STOPPED
+        assert 20 <= stopped <= 50  # of 3 s: still for one, running for one, and so on
+
+    stage.script("solve")
     played(stage, play)
 
 
@@ -133,6 +219,27 @@ def test_a_worker_that_is_still_being_started_when_all_ends_ends_too(stage: Stag
     played(stage, play)
 
 
+def test_a_server_ends_at_whatever_moment_of_the_birth_of_its_worker(tmp_path: Path) -> None:
+    """asyncio waits for ever for a process whose start it has cancelled, unless it is told twice."""
+    code = f"""
+import asyncio, pathlib, psutil
+from star_lsp import jobs
+from star_lsp.process import Process
+async def play(moments):
+    process = Process(pathlib.Path({str(tmp_path)!r}))
+    asked = asyncio.create_task(process.run(jobs.Job("r1", (), ()), lambda now: None))
+    for _ in range(moments):
+        await asyncio.sleep(0)
+    assert not asked.done()
+for moments in range(8):
+    asyncio.run(play(moments))
+_, alive = psutil.wait_procs(psutil.Process().children(), 5)
+assert alive == [], alive
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert found.returncode == 0, found.stderr
+
+
 def test_a_closed_process_starts_no_worker(stage: Stage) -> None:
     async def play() -> None:
         stage.process.close()
@@ -152,8 +259,8 @@ def test_a_solved_case_has_its_patch_in_the_history_when_the_repair_is_done(stag
         report = await stage.perform(case)
         assert isinstance(report, jobs.Report)
         (patch,) = stage.store.active("b")
-        assert (patch.cases, patch.digest, patch.revision) == ((case.id,), "d", "r")
-        assert stage.store.patch_path(patch.id).exists()
+        assert (patch.cases, patch.revision) == ((case.id,), "r")
+        assert unsound(stage.store.patch_path(patch.id), patch.digest) is None
         assert stage.store.case(case.id).patch == patch.id
         assert [each.percent for each in stage.progress] == [0, 50]
         assert summary(report) == "solved in 3 steps, 1 s"
@@ -211,6 +318,34 @@ def test_of_two_fixes_for_one_place_only_the_newer_one_counts(stage: Stage) -> N
             ("reverted", "Its place was flagged again, with another fix."),
             ("solved", None),
         ]
+
+    stage.script("solve")
+    played(stage, play)
+
+
+def test_of_two_fixes_the_one_given_last_counts_though_the_clock_was_set_back_between(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        times = iter([2e9, 1e9, 1.5e9])
+        monkeypatch.setattr(store.time, "time", lambda: next(times, 1.5e9))
+        old = stage.case("x")
+        await stage.perform(old)
+        new = stage.case("x", "3")
+        await stage.perform(new)
+        await stage.perform(stage.case("z"))
+        assert [each["id"] for each in stage.heard[-1]["hold"]] == [new.id]
+
+    stage.script("solve")
+    played(stage, play)
+
+
+def test_what_a_repair_that_was_cut_off_has_left_is_put_right_by_the_next_one(stage: Stage) -> None:
+    async def play() -> None:
+        left, case = stage.case("x"), stage.case("y")
+        stage.store.begin([left.id])
+        await stage.perform(case)
+        assert [status for status, _ in stage.status(left, case)] == ["pending", "solved"]
 
     stage.script("solve")
     played(stage, play)

@@ -86,6 +86,7 @@ def test_the_twin_has_the_same_messages_with_the_same_fields() -> None:
 def test_the_twin_has_the_same_commands_and_notification() -> None:
     assert sorted(constants_there("Command").values()) == sorted(protocol.COMMANDS)
     assert constants_there("Notification") == {"didChange": protocol.DID_CHANGE}
+    assert constants_there("Control") == {"about": protocol.ABOUT, "stop": protocol.STOP}
     for name, command in constants_there("Command").items():
         assert command == f"star.{name}"
 

@@ -1,5 +1,6 @@
 """Used roughly: each thing works, or is refused with the reason, and no case is lost."""
 
+import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,6 +142,10 @@ def test_a_document_of_any_kind_is_completed_flagged_and_found_again(session: Se
         ("vscode-notebook-cell:/c%3A/work/notes.ipynb#W0", "**/work/*.ipynb"),
         ("vscode-remote://ssh-remote%2Bhost/work/.env", "**/.env*"),
         ("untitled:/work/.env", "**/.env*"),
+        ("file:///work/%2Eenv", "**/.env*"),
+        ("file:///work%2F.ssh%2Fa.py", "**/.ssh/**"),
+        ("file:///work/link/%2e%2e/.EnV", "**/.env*"),
+        ("git:/work/.env?%7B%22ref%22%3A%22HEAD%22%7D", "**/.env*"),
         ("file:///work/my%20secrets/a.py", "**/my secrets/**"),
     ],
 )
@@ -154,6 +159,28 @@ def test_what_is_excluded_is_so_in_a_notebook_and_on_another_machine_too(
     (found,) = client.command("why", uri=uri)
     assert f"excluded by {glob}" in found["reason"]
     assert client.inline(URI, *AT) is not None
+
+
+def test_no_secret_gets_from_an_editor_into_the_store_or_the_log(
+    session: Session, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = "ghp_" + "aB3" * 12
+    with caplog.at_level(logging.INFO):
+        client = start(session, "manual")
+        uri = "file:///work/login.py"
+        client.open(uri, f'login("{secret}")\n{TEXT}')
+        item = client.inline(uri, 2, 12)
+        assert item is not None
+        with pytest.raises(Refused, match="must not learn") as refused:
+            client.command("flag", **named(item), expected=f'"{secret}"')
+        told = client.command("flag", **named(item), expected="max(y)", note=f"never {secret}")
+        assert told["masked"] == ["GitHub Token"]
+        item = client.inline(uri, 2, 10)
+        assert client.command("accept", **named(item)) == {"accepted": True}
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert "store.sqlite3" in [path.name for path in files]
+    assert [path.name for path in files if secret.encode() in path.read_bytes()] == []
+    assert secret not in f"{caplog.text} {refused.value}"
 
 
 def test_cells_of_one_notebook_do_not_disturb_each_other(session: Session) -> None:

@@ -76,7 +76,7 @@ def noisy(service):
     return real(service)
 app.build = noisy
 from star_lsp.cli import main
-sys.argv = ["star-lsp", "--stdio"]
+sys.argv = ["star-lsp", "--standalone"]
 main()
 """
     process = subprocess.Popen(

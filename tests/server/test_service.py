@@ -163,6 +163,7 @@ def test_to_leave_during_a_repair_leaves_its_case_pending(session: Session) -> N
     case, waiting = flag(client), flag(client, character=10)
     client.until_case(case, "repairing")
     client.request("shutdown")
+    client.notify("exit")
     end = time.monotonic() + 5
     while session.service.store.case(case).status != "pending" and time.monotonic() < end:
         time.sleep(0.01)

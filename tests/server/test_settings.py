@@ -146,7 +146,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
         assert (list(value) if isinstance(value, tuple) else value) == default
         assert doc.endswith(".")
         assert kind in {"boolean", "integer", "number", "string", "array", "object"}
-    assert len(NAMES) == len(set(NAMES)) == 21
+    assert len(NAMES) == len(set(NAMES)) == 22
 
 
 def test_the_schema_is_json_and_holds_the_bounds() -> None:

@@ -63,10 +63,11 @@ def test_a_case_is_there_as_it_was_added_when_the_store_is_opened_again(store: S
     again.close()
 
 
-def test_cases_are_listed_in_the_order_in_which_they_came_even_within_one_moment(
+def test_cases_are_listed_in_the_order_in_which_they_came_whatever_the_clock_says(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module.time, "time", lambda: 1.5)
+    times = iter(range(20, 0, -1))  # the clock is set back, again and again
+    monkeypatch.setattr(store_module.time, "time", lambda: float(next(times)))
     added = [add(store, f"x{number}").id for number in range(20)]
     assert [case.id for case in store.cases()] == added
 
@@ -140,11 +141,15 @@ def test_a_store_that_another_program_holds_is_refused_with_the_remedy(store: St
 
 
 @pytest.mark.parametrize("content", [b"no database at all, but long enough to be looked at" * 20, b"SQLite"])
-def test_a_damaged_store_is_refused_by_name_with_the_remedy(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_store_is_set_aside_with_a_word(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "store.sqlite3").write_bytes(content)
-    with pytest.raises(StoreError, match=r"store\.sqlite3 cannot be opened .*move the file aside"):
-        Store(tmp_path)
-    assert (tmp_path / "store.sqlite3").read_bytes() == content
+    with closing(Store(tmp_path)) as now:
+        assert now.cases() == []
+        assert now.word is not None
+        assert "The store was damaged" in now.word
+    (kept,) = tmp_path.glob("aside/damaged-*")
+    assert str(kept) in now.word
+    assert (kept / "store.sqlite3").read_bytes() == content
 
 
 def test_a_store_of_a_newer_version_is_left_as_it_is(store: Store) -> None:
@@ -232,7 +237,7 @@ def test_a_comparison_is_kept_until_there_is_a_newer_one(store: Store) -> None:
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="check its permissions and the disk"):
+    with pytest.raises(StoreError, match="check its permissions, and that the disk"):
         Store(tmp_path / "file" / "data")
 
 

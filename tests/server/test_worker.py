@@ -85,6 +85,8 @@ def test_a_model_that_cannot_be_read_is_said_and_a_job_is_answered_on_a_clean_li
     answers = []
     while len(answers) < 4:
         message = json.loads(good.stdout.readline())
+        if message["kind"] == "alive":
+            continue
         if message["kind"] == "progress":
             assert message["job"] in ("r1", "r3", "r4")
         else:
@@ -118,3 +120,19 @@ def test_a_model_that_cannot_be_read_is_said_and_a_job_is_answered_on_a_clean_li
     assert tied == {"kind": "tied"}
     assert (message["kind"], message["job"], message["cancelled"]) == ("failed", "", False)
     assert bad.returncode == 1
+
+
+def test_whoever_is_asked_whether_to_go_on_says_once_in_a_while_that_it_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    from star_lsp import attempts, jobs
+
+    monkeypatch.setattr(attempts, "_ALIVE_SECONDS", 0.0)
+    out = io.BytesIO()
+    worker = attempts.Worker(tiny.folder(tmp_path / "tiny"), out)
+    worker.do(jobs.Job("r1", (), (jobs.Teach("c", "x = ", "\n", "y"),), max_tokens=4, max_steps=2))
+    kinds = [json.loads(line)["kind"] for line in out.getvalue().splitlines()]
+    assert kinds[-1] == "report"
+    assert kinds.count("alive") > 5

@@ -55,6 +55,15 @@ def test_markup_and_parts_of_characters_are_never_allowed(tokenizer: Tokenizer) 
     assert all(vocabulary.text(int(token)) for token in vocabulary.beginning("é"))
 
 
+def test_what_is_kept_of_the_texts_that_cursors_have_stood_behind_has_an_end(tokenizer: Tokenizer) -> None:
+    vocabulary = Vocabulary(tokenizer)
+    for number in range(2000):
+        vocabulary.beginning(f"x{number}")
+        assert vocabulary.beginning(" ").tolist()
+    assert len(vocabulary._found) <= 256
+    assert vocabulary.beginning(" ").tolist() == Vocabulary(tokenizer).beginning(" ").tolist()
+
+
 def test_along_a_text_each_token_is_held_to_what_is_left(tokenizer: Tokenizer) -> None:
     vocabulary = Vocabulary(tokenizer)
     ids = tokenizer.encode("xy z").ids

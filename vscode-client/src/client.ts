@@ -95,10 +95,13 @@ export class Client implements Star, vscode.Disposable {
     return this.queue.once("start", () => this.up());
   }
 
-  /** Stop the server and start it again, wherever it is by now. */
-  restart(): Promise<void> {
+  /** Leave the server and join it, or another one, wherever it is by now; `anew`: end it for all editors first. */
+  restart(anew = false): Promise<void> {
     this.crashes.clear();
     return this.queue.once("restart", async () => {
+      if (anew) {
+        await this.wire?.request(p.Control.stop, {}).catch(() => undefined); // it may be that it no longer answers
+      }
       await this.down();
       await this.up();
     });

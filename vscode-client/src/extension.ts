@@ -57,7 +57,7 @@ export function activate(context: vscode.ExtensionContext): void {
     "star-lsp.why": () => tellWhy(server, suggestions, log),
     "star-lsp.pause": () => (suggestions.paused = true),
     "star-lsp.resume": () => (suggestions.paused = false),
-    "star-lsp.restart": () => server.restart(),
+    "star-lsp.restart": () => server.restart(true),
     "star-lsp.showLog": () => log.channel.show(),
     "star-lsp.settings": () =>
       vscode.commands.executeCommand("workbench.action.openSettings", `@ext:${context.extension.id}`),

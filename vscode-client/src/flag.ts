@@ -119,6 +119,12 @@ export class Flags {
     this.outcomes.follow(result.caseId);
     const code = clipped(completion.text);
     const schedule = setting("repair.schedule", "at once");
+    if (result.masked?.length) {
+      const kinds = result.masked.join(", ");
+      this.log.tell(
+        vscode.l10n.t("What looks like a secret was masked before the case was kept: {0}.", kinds),
+      );
+    }
     const undo: Action = { title: vscode.l10n.t("Undo"), run: () => this.undo(result.caseId, code) };
     if (schedule === "at once") {
       this.log.tell(vscode.l10n.t("Flagged {0}. The model is being repaired.", code), undo);

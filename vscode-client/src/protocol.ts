@@ -26,6 +26,12 @@ export const Notification = {
   didChange: "star/didChange",
 } as const;
 
+/** What is asked of the server that all editors share. */
+export const Control = {
+  about: "star/about",
+  stop: "star/stop",
+} as const;
+
 export type CaseStatus = "pending" | "repairing" | "solved" | "failed" | "reverted";
 export type ServerState = "downloading" | "loading" | "ready" | "repairing" | "failed";
 export type Changed = "cases" | "patches" | "revision" | "state";
@@ -46,10 +52,14 @@ export interface FlagParams {
   note?: string;
 }
 
-/** The case that was stored; its repair follows with progress. */
+/**
+ * The case that was stored; its repair follows with progress. `masked` names the kinds of what looked like a
+ * secret in it and has a placeholder instead.
+ */
 export interface FlagResult {
   caseId: string;
   status: CaseStatus;
+  masked?: string[];
 }
 
 /** Repair these cases, or all pending ones, in one go. */

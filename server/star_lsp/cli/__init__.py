@@ -22,11 +22,16 @@ class _Lazy(click.Group):
         "cases": "cases",
         "complete": "complete",
         "demo": "demo",
+        "logs": "logs",
+        "doctor": "doctor",
         "model": "model",
         "patches": "patches",
+        "purge": "purge",
         "repair": "repair",
         "revert": "patches",
+        "serve": "serve",
         "status": "status",
+        "stop": "stop",
     }
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
@@ -49,53 +54,69 @@ class _Lazy(click.Group):
 @click.version_option(version("star-lsp"), prog_name="star-lsp")
 @click.option("--stdio", is_flag=True, help="Serve LSP on standard input and output (the default).")
 @click.option(
+    "--standalone",
+    is_flag=True,
+    help="Serve from this very process, and share neither it nor its model with other editors.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["error", "warning", "info", "debug"]),
     default="info",
     show_default=True,
-    help="How much goes to standard error; code appears at debug only.",
+    help="With --standalone: how much goes to standard error; code appears at debug only.",
 )
 @click.pass_context
-def cli(context: click.Context, stdio: bool, log_level: str) -> None:
+def cli(context: click.Context, stdio: bool, standalone: bool, log_level: str) -> None:
     """A language server with a local code model whose wrong completions you can mend.
 
-    Without a command it serves LSP on standard input and output, for an editor to talk to.
+    Without a command it serves LSP on standard input and output, for an editor to talk to. All editors of
+    a user share one server, which is started when the first one comes and ends some time after the last.
 
     The shell completes commands and the ids of cases and patches, once it is told so, in bash by
     eval "$(_STAR_LSP_COMPLETE=bash_source star-lsp)"; zsh_source and fish_source are there too.
     """
     if context.invoked_subcommand is None:
-        if sys.stdin.isatty() and not stdio:
+        if sys.stdin.isatty() and not (stdio or standalone):
             click.echo(context.get_help())
-            return
-        serve(log_level)
+        elif standalone:
+            stand_alone(log_level)
+        else:
+            share()
 
 
-def serve(log_level: str) -> None:
+def share() -> None:
+    """Hand a client on to the server that all share. Imports next to nothing."""
+    from star_lsp.address import folder
+    from star_lsp.join import join
+    from star_lsp.places import places
+
+    data = places(os.environ).data
+    status = join(folder(data, version("star-lsp")), sys.stdin.buffer, sys.stdout.buffer)
+    # A thread may still wait for the client to say more.
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def stand_alone(log_level: str) -> None:
     """Serve one client on standard input and output, until it leaves."""
     # Standard output is the wire: whatever a library prints goes to standard error instead.
     wire = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    logging.basicConfig(
-        stream=sys.stderr, level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    if log_level != "debug":  # pygls logs what clients send, and a traceback for every refusal
-        logging.getLogger("pygls").setLevel(logging.CRITICAL)
-    from star_lsp.app import build
+    from star_lsp import logfile
     from star_lsp.engine import Engine
+    from star_lsp.listen import alone
     from star_lsp.places import places
     from star_lsp.service import Service
 
-    service = Service(places(os.environ), Engine())
-    server = build(service)
+    logfile.begin(log_level)
+    status = 1
     try:
-        server.start_io(sys.stdin.buffer, wire)
+        status = alone(Service(places(os.environ), Engine()), sys.stdin.buffer, wire)
     finally:
-        service.close()
         # Threads may still be computing; all that matters is on disk.
         logging.shutdown()
-        os._exit(0)
+        os._exit(status)
 
 
 def main() -> None:

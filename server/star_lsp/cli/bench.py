@@ -1,4 +1,4 @@
-"""``star-lsp bench``: repair methods measured against one another, completions timed, on data of yours."""
+"""``star-lsp bench``: repair methods against one another, completions timed, load, on data of yours."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import click
 
 from star_lsp.cli.benching import Asked, alone, measure
 from star_lsp.cli.latency.command import latency
+from star_lsp.cli.load.command import load
 from star_lsp.cli.state import as_json, err, out
 from star_lsp.settings import Settings
 
@@ -39,10 +40,11 @@ _SHORT = (
 
 @click.group()
 def bench() -> None:
-    """Measure repair methods against one another, and how long completions take."""
+    """Measure repair methods against one another, how long completions take, and what load does."""
 
 
 bench.add_command(latency)
+bench.add_command(load)
 
 
 @bench.command("repair")

@@ -8,7 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from star_lsp.errors import ServerError
+from star_lsp.errors import FlagError, ServerError
+from star_lsp.mask import taught
 
 __all__ = ["CaseFileError", "Written", "read_cases"]
 
@@ -22,13 +23,16 @@ class CaseFileError(ServerError):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A case as it stands in a file."""
+    """A case as it stands in a file, secrets in it masked."""
 
     prefix: str
     suffix: str
     expected: str
     rejected: str
     language: str
+    note: str
+    #: Kinds of secrets that were masked.
+    masked: tuple[str, ...]
 
 
 def read_cases(path: str) -> list[Written]:
@@ -49,9 +53,12 @@ def read_cases(path: str) -> list[Written]:
             continue
         wrong, value = _object(line)
         wrong = wrong or [*_wrong(value)]
-        problems += [f"line {number}: {reason}" for reason in wrong]
         if not wrong:
-            cases.append(Written(*(value.get(field) or "" for field in _FIELDS)))
+            try:
+                cases.append(_masked(*(value.get(field) or "" for field in _FIELDS)))
+            except FlagError as error:
+                wrong = [str(error)]
+        problems += [f"line {number}: {reason}" for reason in wrong]
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise CaseFileError(
@@ -61,6 +68,18 @@ def read_cases(path: str) -> list[Written]:
     if not cases:
         raise CaseFileError(f"{name} holds no case; write one JSON object a line, with prefix and expected.")
     return cases
+
+
+def _masked(prefix: str, suffix: str, expected: str, rejected: str, language: str) -> Written:
+    """A case without its secrets.
+
+    Raises:
+        FlagError: what is expected holds one.
+    """
+    masked = taught(prefix, suffix, expected, rejected, language=language)
+    return Written(
+        masked.prefix, masked.suffix, expected, masked.middles[1], language, masked.told, masked.kinds
+    )
 
 
 def _object(line: bytes) -> tuple[list[str], Mapping[str, Any]]:

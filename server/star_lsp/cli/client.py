@@ -34,16 +34,23 @@ class ServerDied(ServerError):
 
 
 class Client:
-    """One connection to a server of its own, which is gone when ``stop`` returns."""
+    """One connection to a server of its own, which is gone when ``stop`` returns, or to a shared one."""
 
     def __init__(
-        self, environment: Mapping[str, str], log_file: Path, settings: Mapping[str, object] | None = None
+        self,
+        environment: Mapping[str, str],
+        log_file: Path,
+        settings: Mapping[str, object] | None = None,
+        *,
+        shared: bool = False,
     ) -> None:
         """Nothing is started before ``start``; what the server logs goes to ``log_file``.
 
         Without ``settings`` they are the default ones with a long time budget: on a cold or busy machine a
-        completion shall be late rather than cut short.
+        completion shall be late rather than cut short. When ``shared``, our process is the one that an editor
+        starts, and joins the server of all editors; that one stays when we leave.
         """
+        self._how = "--stdio" if shared else "--standalone"
         patient = {"completion": {"timeBudgetMilliseconds": 120_000}}
         self._settings = patient if settings is None else settings
         self._environment = environment
@@ -56,13 +63,20 @@ class Client:
         self._versions: dict[str, int] = {}
         #: Told the message and the percentage of work-done progress.
         self.on_progress: Callable[[str, int], None] = lambda message, percent: None
+        #: Told what the server says to a person.
+        self.on_message: Callable[[str], None] = lambda text: log.warning("the server says: %s", text)
         self._listen()
 
     @property
     def pid(self) -> int:
-        """The server's process."""
+        """The process that we have started: the server, or what joins us to it."""
         assert self._server is not None
         return self._server.pid
+
+    @property
+    def gone(self) -> bool:
+        """Whether that process has ended."""
+        return self._server is None or self._server.returncode is not None
 
     async def start(self) -> None:
         """Start the server, and introduce ourselves as an editor with ghost text.
@@ -72,7 +86,7 @@ class Client:
         """
         with self._log_file.open("wb") as errors:
             self._server = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "star_lsp", "--stdio",
+                sys.executable, "-P", "-m", "star_lsp", self._how,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
                 env={**os.environ, **self._environment},
                 start_new_session=True,  # Ctrl-C is for us, who then see the server out
@@ -140,6 +154,12 @@ class Client:
         document = types.VersionedTextDocumentIdentifier(self._versions[uri], uri)
         self._client.text_document_did_change(types.DidChangeTextDocumentParams(document, [change]))
 
+    def close(self, uri: str) -> None:
+        """Tell the server that a file is no longer open."""
+        del self._versions[uri]
+        document = types.TextDocumentIdentifier(uri)
+        self._client.text_document_did_close(types.DidCloseTextDocumentParams(document))
+
     async def complete(self, uri: str, line: int, character: int) -> tuple[str, str]:
         """The ghost text at a place, and its id for a flag; both empty when there is none.
 
@@ -198,7 +218,7 @@ class Client:
                 self.on_progress(value["message"], value.get("percentage") or 0)
 
         def message(params: types.ShowMessageParams) -> None:
-            log.warning("the server says: %s", params.message)
+            self.on_message(params.message)
 
         self._client.feature(DID_CHANGE)(changed)
         self._client.feature(types.WINDOW_WORK_DONE_PROGRESS_CREATE)(create)

@@ -76,6 +76,8 @@ def repair(
     if (bool(ids) + all_ + (file is not None)) > 1:
         raise click.UsageError("Name cases, or give --all, or --cases FILE: only one of the three.")
     written = read_cases(file) if file is not None else []
+    if hidden := sorted({kind for each in written for kind in each.masked}):
+        click.echo(f"Masked, as it looks like a secret: {', '.join(hidden)}.", err=True)
     found = the_model(model)
     settings = Settings()
     how = replace(settings.repair, strength=strength, method=method)
@@ -141,6 +143,7 @@ def _kept(store: Store, written: Written, model: Installed) -> str:
         expected=written.expected,
         rejected=written.rejected,
         language=written.language,
+        note=written.note,
         model=model.name,
     ).id
 

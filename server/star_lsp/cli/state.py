@@ -38,6 +38,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def opened() -> Iterator[Store]:
     """The user's store; what a process that was cut off has left in it is put right first."""
     store = Store(places(os.environ).data)
+    if store.word:
+        click.echo(f"star-lsp: {store.word}", err=True)
     try:
         resume(store)
         yield store

@@ -4,10 +4,12 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 import click
+from rich.console import Console
 from rich.text import Text
 
 from star.history import revision
@@ -16,10 +18,10 @@ from star_lsp.cli.state import as_json, model_option, opened, out
 from star_lsp.disk import held
 from star_lsp.installed import folder_name
 from star_lsp.places import places
+from star_lsp.running import about
 
 __all__ = ["status"]
 
-_SERVER = "A running server is asked by its editor, with the command star.status."
 _PARTS = ("star-lsp", "torch", "transformers", "pygls")
 _STATUSES = ("pending", "repairing", "solved", "failed", "reverted")
 
@@ -30,9 +32,8 @@ _STATUSES = ("pending", "repairing", "solved", "failed", "reverted")
 def status(model: str, as_json: bool) -> None:
     """Show what is on this machine.
 
-    That is versions, models, cases, patches, folders and disk.
-
-    What a running server does at this moment only its editor can ask, with the command star.status.
+    That is versions, models, cases, patches, folders and disk, and the server that runs: for which
+    editors, with which model and revision, its memory, its queue, and what went wrong last.
     """
     found = _status(model)
     if as_json:
@@ -52,10 +53,38 @@ def status(model: str, as_json: bool) -> None:
         "data": f"{found['folders']['data']} ({_size(disk['dataBytes'])})",
         "models": f"{found['folders']['models']} ({_size(disk['modelsBytes'])})",
         "disk": f"{_size(disk['freeBytes'])} free for models",
-        "servers": _SERVER,
     }
     for name, value in rows.items():
-        console.print(Text.assemble((f"{name:<13}", "bold"), value), soft_wrap=True)
+        _row(console, name, value)
+    for server in found["servers"]:
+        for name, value in _server(server).items():
+            _row(console, name, value)
+    if not found["servers"]:
+        _row(console, "server", "none runs; an editor starts one")
+
+
+def _row(console: Console, name: str, value: str) -> None:
+    console.print(Text.assemble((f"{name:<13}", "bold"), value), soft_wrap=True)
+
+
+def _server(told: Mapping[str, Any]) -> dict[str, str]:
+    """What a server tells of itself, for people."""
+    who = f"{told['pid']} (star-lsp {told['version']})"
+    if "error" in told:
+        return {"server": f"{who}: {told['error']}", "log": told["log"]}
+    now = told["status"]
+    working = f", {now['working']['title']} {now['working']['percent']} %" if now["working"] else ""
+    memory = now["memory"]
+    worker = f", {_size(memory['workerBytes'])} in its repairing process" if memory["workerBytes"] else ""
+    rows = {
+        "server": f"{who} at {', '.join(told['addresses'])}",
+        "state": f"{now['state']}{working}, {now['queue']} waiting; {now['model']}",
+        "serves": now["revision"] or "no revision yet",
+        "editors": ", ".join(told["editors"]) or "none",
+        "memory": f"{_size(memory['serverBytes'])}{worker}",
+        "log": told["log"],
+    }
+    return rows | ({"failure": now["failure"]} if now["failure"] else {})
 
 
 def _status(name: str) -> dict[str, Any]:
@@ -85,7 +114,7 @@ def _status(name: str) -> dict[str, Any]:
             "modelsBytes": held(here.models),
             "freeBytes": shutil.disk_usage(here.models).free,
         },
-        "servers": _SERVER,
+        "servers": about(here.data),
     }
 
 

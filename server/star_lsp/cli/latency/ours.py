@@ -11,7 +11,7 @@ from star_lsp.cli.latency.cost import Cost, cost
 from star_lsp.cli.latency.replay import Document, Suggestion
 from star_lsp.protocol import ACCEPT, FLAG, LIST_CASES, STATUS
 
-__all__ = ["Ours", "serving"]
+__all__ = ["Ours", "ready", "serving"]
 
 
 class Ours:
@@ -84,13 +84,18 @@ async def serving(model: str, models: Path) -> AsyncIterator[Ours]:
         client = Client(environment, Path(home) / "server.log", settings={"model": model})
         try:
             await client.start()
-            await client.until(lambda: _ready(client))
+            await client.until(lambda: ready(client))
             yield Ours(client)
         finally:
             await client.stop()
 
 
-async def _ready(client: Client) -> bool | None:
+async def ready(client: Client) -> bool | None:
+    """True once completions are served; to be asked until then.
+
+    Raises:
+        ServerDied: they will not be.
+    """
     now = await client.command(STATUS)
     if now["state"] == "failed":
         raise ServerDied(f"The server cannot serve the model: {now['failure']}")

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -110,7 +110,9 @@ def gaps(pace: Pace, seed: str) -> Iterator[float | None]:
         yield None if pace == "fast" else chance.uniform(_SHORTEST_SECONDS, _LONGEST_SECONDS)
 
 
-async def replay(trace: Trace, server: Completer, between: Iterator[float | None]) -> AsyncIterator[Request]:
+async def replay(
+    trace: Trace, server: Completer, between: Iterator[float | None]
+) -> AsyncGenerator[Request, None]:
     """Type a trace; every request as soon as it is over.
 
     The first suggestion is waited for, as one looks at a file that one has just opened, and the last one,

@@ -1,0 +1,158 @@
+"""Where a server can be reached, and what tells its clients of it. Imports nothing that takes time."""
+
+import hashlib
+import hmac
+import ipaddress
+import json
+import os
+import secrets
+import socket
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from star_lsp.errors import ListenError
+
+__all__ = ["Address", "Running", "folder", "free", "parse", "running", "token", "trusted"]
+
+#: What every system allows for the path of a Unix socket is a little more.
+_LONGEST = 90
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A Unix socket's path, or a host and port."""
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    def __str__(self) -> str:
+        """As ``--listen`` takes it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"unix:{self.path}" if self.path else f"{host}:{self.port}"
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can reach it, whatever names mean elsewhere."""
+        if self.path or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def connect(self, seconds: float) -> socket.socket:
+        """A connection to who listens there.
+
+        Raises:
+            OSError: nobody does.
+        """
+        if not self.path:
+            return socket.create_connection((self.host, self.port), seconds)
+        made = socket.socket(socket.AF_UNIX)
+        made.settimeout(seconds)
+        try:
+            made.connect(self.path)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a server tells of itself in a file that only its user can read."""
+
+    pid: int
+    version: str
+    #: The first one is for the clients of this machine.
+    addresses: tuple[str, ...]
+    log: str
+
+    def write(self, folder: Path) -> None:
+        """Write it, all of it or nothing."""
+        part = folder / f".server.{self.pid}"
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(asdict(self), file)
+        part.replace(folder / "server.json")
+
+
+def parse(text: str) -> Address:
+    """The address that ``HOST:PORT`` or ``unix:PATH`` names.
+
+    Raises:
+        ListenError: it names none.
+    """
+    if text.startswith("unix:") and len(text) > 5:
+        path = Path(text[5:]).expanduser().absolute()
+        if len(os.fsencode(path)) > _LONGEST:
+            raise ListenError(
+                f"The path {path} is too long for a Unix socket; name one below {_LONGEST} bytes."
+            )
+        return Address(path=str(path))
+    host, colon, port = text.rpartition(":")
+    if colon and host and port.isascii() and port.isdigit() and int(port) < 2**16:
+        return Address(host=host.removeprefix("[").removesuffix("]"), port=int(port))
+    raise ListenError(f"{text!r} is no address; write 127.0.0.1:PORT, or unix:PATH.")
+
+
+def folder(data: Path, version: str) -> Path:
+    """Where the server of one version on one store keeps what concerns its own process alone."""
+    made = data / "server" / version
+    for each in (made.parent, made):
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return made
+
+
+def free(place: Path) -> Address:
+    """Where a server with this folder listens for the clients of this machine.
+
+    Raises:
+        ListenError: the folder for a short path is somebody else's.
+    """
+    if not hasattr(socket, "AF_UNIX"):
+        return Address(host="127.0.0.1")
+    path = place / "socket"
+    if len(os.fsencode(path)) > _LONGEST:
+        name = hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
+        short = Path(tempfile.gettempdir()) / f"star-lsp-{os.getuid()}-{name}"
+        short.mkdir(mode=0o700, exist_ok=True)
+        about = short.lstat()
+        if short.is_symlink() or about.st_uid != os.getuid() or about.st_mode & 0o077:
+            raise ListenError(
+                f"The folder {short} is not yours alone; remove it, or set STAR_LSP_HOME to a shorter path."
+            )
+        path = short / "socket"
+    return Address(path=str(path))
+
+
+def running(place: Path) -> Running | None:
+    """What the server with this folder last told of itself; it may have died since."""
+    try:
+        told = json.loads((place / "server.json").read_text("utf-8"))
+        return Running(
+            int(told["pid"]), str(told["version"]), tuple(map(str, told["addresses"])), str(told["log"])
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def token(place: Path) -> str:
+    """The word that clients over TCP must know; made when there is none, for the user's eyes only."""
+    path = place / "token"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        if found := path.read_text("ascii").strip():
+            return found
+        path.unlink()  # its maker died before a word was in it
+        return token(place)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(made := secrets.token_urlsafe(32))
+    return made
+
+
+def trusted(given: object, expected: str) -> bool:
+    """Whether a client gave the right word, told in the same time whatever it gave."""
+    return isinstance(given, str) and hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())

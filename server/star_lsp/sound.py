@@ -1,0 +1,72 @@
+"""Whether the files of the history are what went live; a patch whose file is not is taken out."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from star_lsp.store import Store
+
+__all__ = ["Out", "take_out", "unsound"]
+
+
+@dataclass(frozen=True, slots=True)
+class Out:
+    """A patch that was taken out of the history, why, and the cases that are pending again by that."""
+
+    patch: str
+    path: Path
+    why: str
+    cases: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """What to tell the developer."""
+        cases = f"Its cases are pending again ({', '.join(self.cases)}). " if self.cases else ""
+        return (
+            f"Patch {self.patch} is out of the history: its file {self.why} ({self.path}). All other patches "
+            f"are in use. {cases}Check the disk; repair its cases again (`star-lsp repair`)."
+        )
+
+
+def take_out(store: Store, base: str) -> list[Out]:
+    """The patches that cannot be served as they went live: no longer active, their cases pending.
+
+    Reads every file of the history: not for the event loop.
+
+    Raises:
+        StoreError: the store cannot be used.
+    """
+    found = []
+    active = store.active(base)
+    for patch in active:
+        path = store.patch_path(patch.id)
+        if why := unsound(path, patch.digest):
+            cases = [case.id for case in store.solved_by([patch]) if case.patch == patch.id]
+            reason = f"The file of its patch {patch.id} {why}."
+            store.deactivate([patch.id], [], cases, reason)
+            found.append(Out(patch.id, path, why, tuple(cases)))
+    return found
+
+
+def unsound(path: Path, digest: str) -> str | None:
+    """Why a patch's file is not the one that has this digest; None if it is."""
+    import numpy  # a handler must not wait for it
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            found = hashlib.sha256(str((file.metadata() or {}).get("base")).encode())
+            for layer in _layers(list(file.keys())):
+                neurons, delta = (file.get_tensor(f"{layer}.{part}") for part in ("neurons", "delta"))
+                found.update(f"{layer} {tuple(delta.shape)}".encode())
+                found.update(numpy.ascontiguousarray(neurons.astype(numpy.int64)).tobytes())
+                found.update(numpy.ascontiguousarray(delta.astype(numpy.float32)).tobytes())
+    except FileNotFoundError:
+        return "is not there any more"
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        return f"cannot be read, {str(error).splitlines()[0][:100]}"
+    return None if found.hexdigest() == digest else "has been altered"
+
+
+def _layers(names: Sequence[str]) -> list[int]:
+    return sorted(int(name.split(".")[0]) for name in names if name.endswith(".neurons"))
