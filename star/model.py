@@ -22,6 +22,7 @@ from star.errors import CaseError, ModelError
 from star.family import Family, family_of, tensor_at
 from star.fingerprint import read_config
 from star.history import Weights, base_of, weights_of
+from star.lean import Lean, lean_of
 from star.product import Int8Linear
 from star.quantize import SAMPLE, Plan, kept, made, map_anew, quantize
 from star.vocabulary import Vocabulary
@@ -77,6 +78,8 @@ class CodeModel:
         self.family: Family = family_of(network.config.model_type)
         self.network = network.eval().requires_grad_(False)
         self.fingerprint = base_of(fingerprint, weights)
+        #: Whether weights were rounded, and kept in the folder, for this one.
+        self.rounded = False
         #: The active patches in order; set by ``patch.install`` only.
         self.patches: tuple[Patch, ...] = ()
         self._tokenizer = tokenizer
@@ -106,11 +109,13 @@ class CodeModel:
             if folder is None:
                 numbers = made(self.network, plan, samples)
             else:
-                numbers = kept(folder, self.network, plan, samples, fingerprint)
+                numbers, self.rounded = kept(folder, self.network, plan, samples, fingerprint)
             quantize(self.network, plan, numbers)
             if folder is not None:
                 numbers.clear()
                 map_anew(self.network, folder, plan, fingerprint)
+        #: The same forward pass in fewer calls, where this network's is known.
+        self.lean: Lean | None = lean_of(self.network) if weights == "int8" else None
         #: The stored weight of a projection; one in int8 knows its own base.
         self._base: list[Tensor | None] = [
             None if isinstance(each, Int8Linear) else each.weight.data
@@ -128,25 +133,19 @@ class CodeModel:
         Raises:
             ModelError: the folder cannot be read as a model.
         """
-        from transformers import AutoModelForCausalLM  # costs seconds; only those who load pay
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
         family_of(str(read_config(folder).get("model_type")))
         try:
             about = json.loads((folder / "star-model.json").read_text("utf-8"))
             fingerprint = str(about["fingerprint"])
             weights = weights or weights_of(about)
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            network, found = AutoModelForCausalLM.from_pretrained(
-                folder, dtype="auto", local_files_only=True, use_safetensors=True, output_loading_info=True
-            )  # trust_remote_code stays off
-        except Exception as error:  # three libraries, each with errors of its own; one says plain Exception
+        except Exception as error:  # two libraries, each with errors of its own; one says plain Exception
             raise _unreadable(folder, f"{type(error).__name__}: {error}") from error
-        # Left alone, a weight that is not there would be made up at random.
-        if absent := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
-            raise _unreadable(folder, f"it lacks the weight {absent[0]}")
-        return cls(network, tokenizer, fingerprint, weights=weights, folder=folder)
+        model = cls(_network(folder), tokenizer, fingerprint, weights=weights, folder=folder)
+        if model.rounded:  # what was read for that would stay mapped: two gigabytes of the default model
+            del model
+            model = cls(_network(folder), tokenizer, fingerprint, weights=weights, folder=folder)
+        return model
 
     # -- shape -----------------------------------------------------------------------------------
 
@@ -322,6 +321,28 @@ class Trunk:
 
     layer: int
     output: Any = field(default=None, repr=False)
+
+
+def _network(folder: Path) -> Any:
+    """The network in a folder, its weights memory-mapped.
+
+    Raises:
+        ModelError: the folder cannot be read as a model.
+    """
+    from transformers import AutoModelForCausalLM  # costs seconds; only those who load pay
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    try:
+        network, found = AutoModelForCausalLM.from_pretrained(
+            folder, dtype="auto", local_files_only=True, use_safetensors=True, output_loading_info=True
+        )  # trust_remote_code stays off
+    except Exception as error:
+        raise _unreadable(folder, f"{type(error).__name__}: {error}") from error
+    # Left alone, a weight that is not there would be made up at random.
+    if absent := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
+        raise _unreadable(folder, f"it lacks the weight {absent[0]}")
+    return network
 
 
 def _record(

@@ -24,6 +24,8 @@ __all__ = ["Beside", "Int8Linear", "Share", "Together", "round_rows", "way"]
 #: The largest whole number of a weight, and of a digit of an activation.
 _LARGEST, _DIGIT = 127, 63
 _FINER = 2 * _DIGIT  # a remainder of a rounding is at most half of one
+#: The same as tensors: a number of Python's is made one in each call, which takes longer than to multiply.
+_DIGITS, _FINE = torch.tensor(float(_DIGIT)), torch.tensor(float(_FINER))
 _CHUNK_ROWS = 8192
 _LEAST = torch.finfo(torch.float32).tiny * _DIGIT
 _PART = 2**24 // (_LARGEST * _DIGIT)
@@ -69,36 +71,36 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The outputs ``(..., o)`` for inputs ``(..., i)``, in their type."""
+        rows = x.reshape(-1, x.shape[-1]).float()
         if torch.is_grad_enabled() and x.requires_grad:
-            product: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
+            made: Tensor = _Product.apply(rows, self)  # type: ignore[no-untyped-call]
         else:
-            product = self.product(x)
-        return product if self.bias is None else product + self.bias
+            made = self.rows(rows)
+        return made.view(*x.shape[:-1], -1).to(x.dtype)
 
-    def product(self, x: Tensor) -> Tensor:
-        """``x Wᵀ``, without a gradient."""
-        given = x.reshape(-1, x.shape[-1]).float()
+    def rows(self, given: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
+        """The outputs for rows of inputs, without a gradient."""
         rows = given if self.lift is None else given * self.lift
         count = len(rows)
-        reach = rows.abs().amax(-1, keepdim=True).clamp_(min=_LEAST)
+        # What is not finite has no digits; its reach makes the whole row NaN in the end.
+        reach = torch.linalg.vector_norm(rows, torch.inf, -1, True).clamp_(min=_LEAST)
         # One product for both digits: the weights are read once. After them comes what ``_Packed`` wants.
         digits = rows.new_empty(2 * count + 1, rows.shape[1])
         coarse, fine = digits[:count], digits[count : 2 * count]
-        # What is not finite has no digits; its reach makes the whole row NaN in the end.
-        torch.mul(rows, _DIGIT / reach, out=fine).nan_to_num_(0.0)
+        torch.mul(rows, _DIGITS / reach, out=fine).nan_to_num_(0.0)
         torch.round(fine, out=coarse)
-        fine.sub_(coarse).mul_(_FINER).round_()
+        fine.sub_(coarse).mul_(_FINE).round_()
         if self._packed is not None:
             products = self._packed.product(digits, self.numbers)
         elif _way() == "plain":
-            products = torch._int_mm(digits[:-1].to(torch.int8), self.numbers.T)
+            products = torch._int_mm(digits[:-1].to(torch.int8), self.numbers.T).float()
         else:
-            products = _in_parts(digits[:-1], self.numbers)
-        result = (products[count : 2 * count] * (1 / _FINER)).add_(products[:count])
-        result = result.mul_(reach.div_(_DIGIT)).mul_(self.scale)
+            products = _in_parts(digits[:-1], self.numbers).float()
+        made = torch.add(products[:count], products[count : 2 * count], alpha=1 / _FINER)
+        made.mul_(reach.div_(_DIGITS)).mul_(self.scale)
         if self.beside is not None:
-            result.addmm_(given[:, self.beside.neurons], self.beside.rows)
-        return result.view(*x.shape[:-1], -1).to(x.dtype)
+            made.addmm_(given.index_select(1, self.beside.neurons), self.beside.rows)
+        return made if self.bias is None else made.add_(self.bias)
 
     @property
     def weight(self) -> Float[Tensor, "o i"]:
@@ -130,7 +132,7 @@ class Together(nn.Module):
     def __init__(self, whole: Int8Linear, count: int) -> None:
         super().__init__()
         self.whole = whole
-        self._count = count
+        self.count = count
         self._read: Tensor | None = None
         self._made: Tensor | None = None
         self._left = 0
@@ -140,7 +142,7 @@ class Together(nn.Module):
         made = self._made
         if made is None or self._read is not x:
             made = self.whole(x)
-            self._read, self._made, self._left = x, made, self._count
+            self._read, self._made, self._left = x, made, self.count
         self._left -= 1
         if not self._left:
             self._read = self._made = None
@@ -173,15 +175,14 @@ class _Product(torch.autograd.Function):
     """``x Wᵀ``, for gradients with respect to ``x`` alone; rounding counts as the identity."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, linear: Int8Linear) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, linear: Int8Linear) -> Tensor:
         ctx.linear, ctx.beside = linear, linear.beside
-        return linear.product(x)
+        return linear.rows(rows)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         numbers, scale, beside = ctx.linear.numbers, ctx.linear.scale, ctx.beside
-        (grad,) = grads
-        rows = grad.reshape(-1, grad.shape[-1]).float()
+        (rows,) = grads
         weighed = rows * scale
         total = torch.zeros(len(weighed), numbers.shape[1])
         # In parts: the head as a whole would be half a gigabyte of fp32.
@@ -191,7 +192,7 @@ class _Product(torch.autograd.Function):
             total *= ctx.linear.lift
         if beside is not None:
             total[:, beside.neurons] += rows @ beside.rows.T
-        return total.reshape(*grad.shape[:-1], -1).to(grad.dtype), None
+        return total, None
 
 
 @dataclass(frozen=True, slots=True)

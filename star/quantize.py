@@ -209,15 +209,15 @@ def _spared(weight: Float[Tensor, "o i"], largest: Float[Tensor, " i"]) -> Int[T
 
 def kept(
     folder: Path, network: nn.Module, plan: Plan, samples: Sequence[Sequence[int]], base: str
-) -> dict[str, Tensor]:
-    """What ``made`` gives, mapped from a folder; made and written when not there.
+) -> tuple[dict[str, Tensor], bool]:
+    """What ``made`` gives, mapped from a folder, and whether it was written there just now.
 
     Written whole or not at all; looked at before use: the base and the format it was made for, every
     shape, and two rows of every layer. A folder that cannot be written to costs the seconds again.
     """
     path = folder / _FILE
     if (found := _mapped(path, network, plan, base)) is not None:
-        return found
+        return found, False
     fresh = made(network, plan, samples)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -228,9 +228,9 @@ def kept(
     except (OSError, SafetensorError):
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        return fresh
+        return fresh, False
     found = _mapped(path, network, plan, base)
-    return fresh if found is None else found
+    return (fresh, False) if found is None else (found, True)
 
 
 def map_anew(network: nn.Module, folder: Path, plan: Plan, base: str) -> None:

@@ -139,8 +139,6 @@ class Engine:
                 self._work.get()()
             except SystemExit:
                 return
-            except Exception:  # nobody waits for this one; the next one shall find the thread alive
-                log.exception("reading ahead failed")
 
     def _load(self, folder: Path, patches: Sequence[Path]) -> str:
         from star.model import CodeModel
@@ -159,8 +157,12 @@ class Engine:
         last = next(reversed(self._caches.values()), None)
         had = last.ids if last else ()
         install(model, loaded)
-        self._work.put(lambda: self._warm(last, had))
         self._revision = revision(model.fingerprint, [patch.digest for patch in loaded])
+        # Before it is said that it is live: who asks then shall not wait for it.
+        try:
+            self._warm(last, had)
+        except Exception:  # the swap has been made all the same
+            log.exception("reading ahead failed")
         return self._revision
 
     def _warm(self, cache: "KVCache | None", ids: Sequence[int]) -> None:

@@ -116,6 +116,66 @@ def test_every_architecture_writes_the_same_with_a_cache(model: CodeModel) -> No
         assert decode(model, prompt, BLOCK, 6, cache=cache) == decode(model, prompt, BLOCK, 6)
 
 
+@pytest.fixture(scope="module")
+def lean() -> CodeModel:
+    """A model whose forward pass is our own."""
+    model = CodeModel(tiny.network("qwen2"), tiny.tokenizer(), "lean", weights="int8")
+    assert model.lean is not None
+    assert 0 < model.lean.mark < model.depth
+    return model
+
+
+def _patch(model: CodeModel, layer: int, neuron: int) -> Patch:
+    torch.manual_seed(neuron)
+    return Patch(model.fingerprint, (Rows(layer, torch.tensor([neuron]), torch.randn(1, model.width)),))
+
+
+STEPS = st.lists(
+    st.one_of(IDS, st.lists(st.tuples(st.integers(0, 1), st.integers(0, 3)), max_size=2)), max_size=8
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(steps=STEPS, keep=st.integers(1, 4))
+def test_whatever_is_repaired_and_reverted_between_the_text_is_as_without_a_cache(
+    lean: CodeModel, steps: Sequence[Any], keep: int
+) -> None:
+    """A step is a text to be read, or a history of patches, below the mark or above, to be put in."""
+    cache, top = KVCache(lean), lean.depth - 1
+    try:
+        for step in steps:
+            if not step or isinstance(step[0], tuple):
+                install(lean, [_patch(lean, top if above else 0, neuron) for above, neuron in step])
+                continue
+            read = cache.rewind(step[:-1])
+            kept = min(keep, len(step) - read)
+            logits = cache.read(step[read:], kept)
+            torch.testing.assert_close(logits, lean.logits(step)[-kept:], rtol=1e-2, atol=1e-3)
+            assert cache.ids == tuple(step)
+    finally:
+        install(lean, [])
+
+
+def test_after_a_repair_of_higher_layers_the_lower_ones_do_not_read_again(
+    lean: CodeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, text = KVCache(lean), [7, 8, 9, 10, 11]
+    cache.read(text, 1)
+    lowest, rows = lean.network.model.layers[0].self_attn.o_proj, []
+    real = lowest.rows
+    monkeypatch.setattr(lowest, "rows", lambda given: (rows.append(len(given)), real(given))[1])
+    try:
+        for history, layer in (([], lean.depth - 1), ([], 0)):
+            install(lean, [*history, _patch(lean, layer, 1)])
+            assert cache.ids == ()
+            cache.read([*text[:4], 12], 1)
+            text = [*text[:4], 12]
+    finally:
+        install(lean, [])
+    # Only the new token; then, as the change is below, and was above, all.
+    assert rows == [1, 5]
+
+
 def test_attention_that_slides_past_what_it_has_seen_is_read_anew() -> None:
     network = tiny.network("gemma3_text")
     window = network.config.sliding_window = 8
