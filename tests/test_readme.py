@@ -34,7 +34,7 @@ def the_map() -> str:
         rows.append(f"{folder}/".ljust(21) + " " + named.pop("__init__.py"))
         rows += [f"  {name}".ljust(22) + line for name, line in named.items()]
     rows += [
-        "vscode-client/".ljust(22) + "the messages in TypeScript; the extension is to come",
+        "vscode-client/".ljust(22) + "the extension for VS Code, in TypeScript",
         "tests/".ljust(22) + "mirrors star/ and server/; tests/editors/ drives real editors",
         ".ci/run".ljust(22) + "what a new machine must have, then the test command above",
     ]
