@@ -143,10 +143,11 @@ def test_a_server_that_was_killed_leaves_no_damage(left: tuple[Path, list[str], 
         assert [each.id for each in store.patches()] == [patch]
 
 
+@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.process)])
 def test_an_end_of_the_recovery_at_any_step_loses_nothing(
-    left: tuple[Path, list[str], str], monkeypatch: pytest.MonkeyPatch
+    left: tuple[Path, list[str], str], monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
-    """Each call that changes a file is the last one, in turn."""
+    """Each call that changes a file is the last one, in turn; every sixth, in the quick part."""
     folder, cases, _ = left
     DAMAGES["its first page is garbage"][0](folder)
 
@@ -154,7 +155,7 @@ def test_an_end_of_the_recovery_at_any_step_loses_nothing(
         pass
 
     steps = 0
-    for last in range(100):
+    for last in range(0, 100, every):
         steps, done = last, 0
 
         def dies(real: Any, last: int = last) -> Any:
@@ -218,6 +219,7 @@ def test_a_store_that_is_exchanged_while_it_is_open_is_followed(tmp_path: Path) 
         assert [each.id for each in now.cases()] == [other.id, case.id]
 
 
+@pytest.mark.process  # ten seconds, which is how long a server waits
 def test_a_store_that_another_program_holds_altogether_is_said_and_left(tmp_path: Path) -> None:
     with closing(Store(tmp_path)) as store:
         add(store, "x")

@@ -291,6 +291,7 @@ def test_what_was_masked_is_said_where_a_case_is_shown(
     assert run("cases", case.id, "--json").json["note"] == masked.told
 
 
+@pytest.mark.process
 def test_the_detectors_are_imported_by_no_start() -> None:
     code = "import star_lsp.app, star_lsp.mask, sys; print({'detect_secrets', 'requests'} & {*sys.modules})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

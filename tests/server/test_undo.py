@@ -90,6 +90,7 @@ def test_a_repair_that_runs_is_cancelled_first(session: Session) -> None:
     assert client.of("$/progress")[-1]["value"]["message"] == "cancelled"
 
 
+@pytest.mark.process
 def test_the_others_of_a_repair_that_runs_are_repaired_without_it(session: Session) -> None:
     actor.script(session.model, "sleep", "solve")
     client = start(session, "manual")
