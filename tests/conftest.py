@@ -105,7 +105,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_converter() -> Iterator[None]:
-    """All servers within this process read messages by one converter, where each would make its own in 0.1 s."""
+    """All servers within this process share one converter, where each would make its own in 0.1 s."""
     conversation = sys.modules.get("star_lsp.conversation")
     if conversation is None:
         yield

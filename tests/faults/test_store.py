@@ -35,19 +35,27 @@ def activate(store: Store, *cases: Case) -> str:
     return id_
 
 
-@pytest.fixture
-def left(tmp_path: Path) -> tuple[Path, list[str], str]:
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], str]:
     """What a server that was killed has left: 60 cases, some of them in the log alone, and a patch."""
-    store = Store(tmp_path / "live")
+    folder = tmp_path_factory.mktemp("killed")
+    store = Store(folder / "live")
     cases = [add(store, f"x{number}") for number in range(50)]
     patch = activate(store, cases[7], cases[30])
     store.accept(Accepted("p", "s", "t", "python"), 9)
     store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     cases += [add(store, f"y{number}") for number in range(10)]
-    shutil.copytree(tmp_path / "live", tmp_path / "data")
-    (tmp_path / "data" / "store.sqlite3-shm").unlink()
+    shutil.copytree(folder / "live", folder / "data")
+    (folder / "data" / "store.sqlite3-shm").unlink()
     store.close()
-    return tmp_path / "data", [case.id for case in cases], patch
+    return folder / "data", [case.id for case in cases], patch
+
+
+@pytest.fixture
+def left(killed: tuple[Path, list[str], str], tmp_path: Path) -> tuple[Path, list[str], str]:
+    """The same, to be damaged."""
+    folder, cases, patch = killed
+    return shutil.copytree(folder, tmp_path / "data"), cases, patch
 
 
 def overwrite(name: str, at: Callable[[int], int], count: int) -> Callable[[Path], None]:

@@ -10,6 +10,8 @@ from tests.server import actor
 from tests.server.client import Client, Refused
 from tests.server.fake_engine import Session
 
+pytestmark = pytest.mark.process
+
 URI = "file:///work/a.py"
 TEXT = "def second(y):\n    total = \n    return total\n"
 
@@ -90,7 +92,6 @@ def test_a_repair_that_runs_is_cancelled_first(session: Session) -> None:
     assert client.of("$/progress")[-1]["value"]["message"] == "cancelled"
 
 
-@pytest.mark.process
 def test_the_others_of_a_repair_that_runs_are_repaired_without_it(session: Session) -> None:
     actor.script(session.model, "sleep", "solve")
     client = start(session, "manual")
