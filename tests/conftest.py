@@ -97,10 +97,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(mark)
 
 
+# What is imported stays: looking through it for garbage again and again took six seconds.
+gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """What has been imported stays: looking through it for garbage again and again took seconds."""
+    """From here on garbage is looked for, in what the tests make."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
