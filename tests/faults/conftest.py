@@ -72,6 +72,7 @@ def machine(tmp_path: Path, model: Path, nursery: Nursery) -> Iterator[Machine]:
     yield made
     if made.server is not None:
         made.kill("server")
+    made.hang_up()
     assert nursery.left() == []
 
 

@@ -201,6 +201,7 @@ class Machine:
 
     def launch(self) -> None:
         """Start a server; it may not be ready when this returns."""
+        self.hang_up()
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
         environ = os.environ | {"STAR_LSP_HOME": str(self.home), "OMP_NUM_THREADS": "1"} | self.environ
@@ -231,11 +232,18 @@ class Machine:
             time.sleep(1)
             said = (self.home / "log").read_text("utf-8", "replace")[-6000:]
             raise Wrong(f"the server outlives its client; its log ends:\n{said}") from error
-        self.client.ended.wait(5)
-        for pipe in self._pipes:
-            with contextlib.suppress(OSError, ValueError):
-                pipe.close()
+        self.hang_up()
         self.server = None
+
+    def hang_up(self) -> None:
+        """Close the pipes to the server, which may have died by itself."""
+        if self._pipes:
+            with contextlib.suppress(OSError, ValueError):
+                self._pipes[1].close()
+            self.client.ended.wait(5)
+            with contextlib.suppress(OSError, ValueError):
+                self._pipes[0].close()
+            self._pipes = []
 
     def worker(self) -> psutil.Process | None:
         """The repairing process."""

@@ -35,19 +35,27 @@ def activate(store: Store, *cases: Case) -> str:
     return id_
 
 
-@pytest.fixture
-def left(tmp_path: Path) -> tuple[Path, list[str], str]:
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], str]:
     """What a server that was killed has left: 60 cases, some of them in the log alone, and a patch."""
-    store = Store(tmp_path / "live")
+    folder = tmp_path_factory.mktemp("killed")
+    store = Store(folder / "live")
     cases = [add(store, f"x{number}") for number in range(50)]
     patch = activate(store, cases[7], cases[30])
     store.accept(Accepted("p", "s", "t", "python"), 9)
     store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     cases += [add(store, f"y{number}") for number in range(10)]
-    shutil.copytree(tmp_path / "live", tmp_path / "data")
-    (tmp_path / "data" / "store.sqlite3-shm").unlink()
+    shutil.copytree(folder / "live", folder / "data")
+    (folder / "data" / "store.sqlite3-shm").unlink()
     store.close()
-    return tmp_path / "data", [case.id for case in cases], patch
+    return folder / "data", [case.id for case in cases], patch
+
+
+@pytest.fixture
+def left(killed: tuple[Path, list[str], str], tmp_path: Path) -> tuple[Path, list[str], str]:
+    """The same, to be damaged."""
+    folder, cases, patch = killed
+    return shutil.copytree(folder, tmp_path / "data"), cases, patch
 
 
 def overwrite(name: str, at: Callable[[int], int], count: int) -> Callable[[Path], None]:
@@ -143,10 +151,11 @@ def test_a_server_that_was_killed_leaves_no_damage(left: tuple[Path, list[str], 
         assert [each.id for each in store.patches()] == [patch]
 
 
+@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.process)])
 def test_an_end_of_the_recovery_at_any_step_loses_nothing(
-    left: tuple[Path, list[str], str], monkeypatch: pytest.MonkeyPatch
+    left: tuple[Path, list[str], str], monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
-    """Each call that changes a file is the last one, in turn."""
+    """Each call that changes a file is the last one, in turn; every sixth, in the quick part."""
     folder, cases, _ = left
     DAMAGES["its first page is garbage"][0](folder)
 
@@ -154,7 +163,7 @@ def test_an_end_of_the_recovery_at_any_step_loses_nothing(
         pass
 
     steps = 0
-    for last in range(100):
+    for last in range(0, 100, every):
         steps, done = last, 0
 
         def dies(real: Any, last: int = last) -> Any:
@@ -218,6 +227,7 @@ def test_a_store_that_is_exchanged_while_it_is_open_is_followed(tmp_path: Path) 
         assert [each.id for each in now.cases()] == [other.id, case.id]
 
 
+@pytest.mark.process  # ten seconds, which is how long a server waits
 def test_a_store_that_another_program_holds_altogether_is_said_and_left(tmp_path: Path) -> None:
     with closing(Store(tmp_path)) as store:
         add(store, "x")

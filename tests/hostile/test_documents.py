@@ -39,7 +39,7 @@ def offset(text: str, place: tuple[int, int], encoding: str) -> int:
     return at
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=3 * settings.default.max_examples)
 @given(
     text=ODD,
     edits=st.lists(st.tuples(AT, AT, ODD), max_size=5),

@@ -27,7 +27,7 @@ from tests.server import actor
 
 #: How many messages the long run says: STAR_LSP_LONG=1 pytest -s tests/hostile/test_messages.py
 LONG = 100_000
-QUICK = 2_000
+QUICK = [300, pytest.param(2_000, marks=pytest.mark.process)]
 URI = "file:///work/a.py"
 TEXT = "def second(y):\n    total = \n    return total\n"
 INVALID_REQUEST, NO_METHOD, INVALID_PARAMS, NOT_BEGUN = -32600, -32601, -32602, -32002
@@ -91,12 +91,18 @@ def message(id_: Any, method: Any, params: Any = None) -> dict[str, Any]:
 # -- anything at all
 
 
-def test_whatever_is_sent_each_request_is_answered_and_the_server_goes_on(talk: Talk) -> None:
-    fuzz(talk, Random(6), QUICK)
+@pytest.mark.parametrize("count", QUICK)
+def test_whatever_is_sent_each_request_is_answered_and_the_server_goes_on(talk: Talk, count: int) -> None:
+    fuzz(talk, Random(6), count)
     assert works(talk)
 
 
-@settings(max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=settings.default.max_examples // 5,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 @given(chance=st.randoms(use_true_random=False))
 def test_the_shortest_conversation_that_does_harm_is_none(
     chance: Random, tmp_path_factory: pytest.TempPathFactory
@@ -137,6 +143,7 @@ def test_of_100000_messages_none_ends_hangs_or_feeds_the_server(
     assert sizes[-1] < sizes[4] * 1.05, found
 
 
+@pytest.mark.process
 def test_the_same_messages_again_take_no_more_memory(talk: Talk, unlogged: None) -> None:
     def round_() -> None:
         chance = Random(11)

@@ -113,8 +113,9 @@ def test_a_model_that_does_not_load_is_said_in_one_sentence(session: Session) ->
     )
 
 
-def test_commands_leave_nothing_behind(client: Client) -> None:
-    for _ in range(300):
+@pytest.mark.parametrize("count", [30, pytest.param(300, marks=pytest.mark.process)])
+def test_commands_leave_nothing_behind(client: Client, count: int) -> None:
+    for _ in range(count):
         client.command("status")
 
 

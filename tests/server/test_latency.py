@@ -249,6 +249,7 @@ def test_the_tables_have_a_row_for_each_kind_and_a_column_for_each_figure() -> N
         assert "| after repair | 0 of 0 |" in first
 
 
+@pytest.mark.bench  # which alone needs the library of plots
 def test_the_plot_has_a_panel_for_each_kind_that_was_asked() -> None:
     svg = draw(_measured())
     assert "next keystroke" in svg

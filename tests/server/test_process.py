@@ -19,6 +19,8 @@ from star_lsp.settings import read
 from star_lsp.sound import unsound
 from tests.server.stage import Stage, played
 
+pytestmark = pytest.mark.process
+
 
 def teach(*names: str) -> jobs.Job:
     return jobs.Job("r1", (), tuple(jobs.Teach(name, "p", "s", "x") for name in names))

@@ -173,7 +173,7 @@ def test_building_from_what_was_used_gives_the_same_ids(prefix: str, suffix: str
 
 
 @given(prefix=TEXT, suffix=TEXT, limits=LIMITS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings.default.max_examples * 6 // 10, deadline=None)
 def test_a_real_tokenizer_gives_the_same_ids_again(
     tokenizer: Tokenizer, prefix: str, suffix: str, limits: Limits
 ) -> None:

@@ -13,6 +13,8 @@ import pytest
 from tests.server.client import Client, Server
 
 #: No model is here and none may be pulled: all but completions works.
+pytestmark = pytest.mark.process
+
 NOTHING = {"model": "no-such-model", "autoPull": False}
 
 

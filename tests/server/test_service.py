@@ -11,6 +11,8 @@ from tests.server import actor
 from tests.server.client import Client, Refused
 from tests.server.fake_engine import Session
 
+pytestmark = pytest.mark.process
+
 URI = "file:///work/a.py"
 TEXT = "def second(y):\n    total = \n    return total\n"
 

@@ -29,7 +29,7 @@ def _lent(model_type: str, dtype: torch.dtype = torch.float32) -> Iterator[CodeM
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.network.modules())
 
 
-@pytest.fixture(params=tiny.SHAPES)
+@pytest.fixture(params=tiny.EACH)
 def model(request: pytest.FixtureRequest) -> Iterator[CodeModel]:
     """A tiny model of every architecture."""
     yield from _lent(request.param)

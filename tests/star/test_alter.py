@@ -196,7 +196,7 @@ STATEMENTS = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples, deadline=None)
 @given(
     before=st.lists(STATEMENTS, max_size=8), after=st.lists(STATEMENTS, max_size=2), line=STATEMENTS,
     at=st.integers(0, 40), end=st.integers(0, 40), seed=st.integers(0, 9),
@@ -210,7 +210,7 @@ def test_alterations_of_python_keep_what_they_promise(
     _check(Context("a", start + line[:at], line[end:] + rest, line[at:end]), seed)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples, deadline=None)
 @given(
     prefix=st.text("ab=:.,;#\"'/\n\t (){}$@", max_size=80),
     expected=st.text("ab=.\n (", max_size=9),

@@ -74,7 +74,7 @@ def test_the_divergence_of_the_gate_is_the_exact_one_when_all_tokens_are_kept(
     assert judge(one, [], [sample], before).kl == pytest.approx(exact, rel=1e-4)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples, deadline=None)
 @given(
     v=st.integers(2, 30), kept=st.integers(1, 30), scale=st.floats(0.01, 5), seed=st.integers(0, 2**32 - 1)
 )

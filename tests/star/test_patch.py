@@ -319,7 +319,11 @@ def test_what_is_no_patch_at_all_is_refused_by_name(
     _refused(tmp_path / "a.safetensors", one)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=settings.default.max_examples * 6 // 10,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(at=st.integers(0, 4095), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_refused_or_gives_a_patch_of_another_digest(
     one: CodeModel, tmp_path: Path, at: int, bit: int

@@ -36,7 +36,7 @@ def _int8(model_type: str, dtype: torch.dtype = torch.float32) -> CodeModel:
     return CodeModel(network, tiny.tokenizer(), f"tiny-{model_type}", weights="int8")
 
 
-@pytest.fixture(params=tiny.SHAPES)
+@pytest.fixture(params=tiny.EACH)
 def model(request: pytest.FixtureRequest) -> Iterator[CodeModel]:
     """A tiny int8 model of every architecture."""
     yield _int8(request.param)

@@ -13,7 +13,7 @@ from star.solve import Basis, minimum_norm, normalized, sparing
 SIZES = st.integers(1, 12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=settings.default.max_examples * 3 // 2, deadline=None)
 @given(n=SIZES, f=SIZES, d=SIZES, distinct=SIZES, kept=SIZES, seed=st.integers(0, 2**32 - 1))
 def test_the_delta_is_the_minimum_norm_solution_of_numpy(
     n: int, f: int, d: int, distinct: int, kept: int, seed: int
