@@ -2,7 +2,6 @@
 
 import gc
 import inspect
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, combinations
@@ -53,7 +52,6 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from _pytest.mark.expression import Expression  # noqa: E402
-from cattrs import Converter  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 torch.set_num_threads(1)
@@ -106,22 +104,3 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_converter() -> Iterator[None]:
-    """All servers within this process share one converter, where each would make its own in 0.1 s."""
-    conversation = sys.modules.get("star_lsp.conversation")
-    if conversation is None:
-        yield
-        return
-    make = conversation.get_converter
-    made = make(Converter(detailed_validation=False))
-
-    def given(converter: Converter) -> Converter:
-        assert not converter.detailed_validation
-        return made
-
-    conversation.get_converter = given
-    yield
-    conversation.get_converter = make

@@ -14,7 +14,7 @@ import math
 import uuid
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
-from functools import partial
+from functools import cache, partial
 from inspect import isgeneratorfunction
 from typing import Any, cast
 
@@ -47,13 +47,19 @@ _REPEATED = 80
 _LONGEST = 2000
 
 
+@cache
+def _messages() -> Converter:
+    """Of the protocol's messages; the same for all clients, as it takes 0.1 s to make."""
+    # With details, an error for each of a million wrong items is made before one is told.
+    return get_converter(Converter(detailed_validation=False))
+
+
 class Conversation(LanguageServerProtocol):
     """What reads the messages of one client, has them handled, and answers."""
 
     def __init__(self, server: LanguageServer, _converter: object) -> None:
         """Begin with nothing said; the converter of pygls is not used."""
-        # With details, an error for each of a million wrong items is made before one is told.
-        super().__init__(server, get_converter(Converter(detailed_validation=False)))
+        super().__init__(server, _messages())
         #: What is open; of the client's position encoding once it has said which.
         self.documents = Documents()
         #: What the client was asked, by our own ids. pygls keeps it among the requests of the client.

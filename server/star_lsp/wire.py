@@ -6,6 +6,7 @@ Knows no message: what is wrong with one is told from its own fields.
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import attrs
@@ -25,8 +26,9 @@ _MOST_EXTRA = 10
 _DESCRIBED = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 
 
+@cache
 def converter() -> Converter:
-    """Between messages, which are attrs classes, and JSON."""
+    """Between messages, which are attrs classes, and JSON; always the same, as each is prepared but once."""
     made = Converter(forbid_extra_keys=True)
     for kind in (str, int, bool):
         made.register_structure_hook(kind, _exactly)

@@ -299,7 +299,10 @@ def test_a_wrong_suggestion_is_repaired_while_one_types_and_the_same_keys_are_ti
     assert kinds.count("at rest") >= kinds.count("during repair") > 0
     assert kinds[-1] == "after repair"
     repairs = ran.json["repairs"]
-    assert all(value > 0 for value in repairs.values()), repairs
+    assert repairs["a revision swapped in, ms"] > 0
+    # A tiny model mostly answers as fast as memory does, and then there is nothing to compare.
+    slower = repairs["median wait for the model during a repair / at rest"]
+    assert slower is None or slower > 0
     # Keys that nobody would type count among no developer's.
     typed = sum(kind in KINDS[:3] for kind in kinds)
     told_ = ran.json["servers"]["star-lsp"]["kinds"]
@@ -307,13 +310,14 @@ def test_a_wrong_suggestion_is_repaired_while_one_types_and_the_same_keys_are_ti
     assert "| a revision swapped in, ms |" in (out / "latency.md").read_text("utf-8")
 
 
-def test_what_a_repair_costs_is_told_by_the_keys_that_could_be_typed_during_it() -> None:
-    rest = [_request(kind="at rest", milliseconds=each) for each in (10.0, 10.0, 900.0, 900.0)]
-    during = [_request(kind="during repair", milliseconds=each) for each in (11.0, 11.0)]
-    measured = Measured(["star-lsp"], [*rest, *during], swap_milliseconds=3.0)
+def test_what_a_repair_costs_is_told_by_the_same_keys_where_the_model_ran() -> None:
+    rest = [_request(kind="at rest", milliseconds=each) for each in (100.0, 5.0, 100.0, 900.0)]
+    during = [_request(kind="during repair", milliseconds=each) for each in (110.0, 600.0, 110.0)]
+    after = [_request(kind="after repair", milliseconds=150.0)]
+    measured = Measured(["star-lsp"], [*rest, *during, *after], swap_milliseconds=3.0)
     repairs: Any = told(measured)["repairs"]
-    assert repairs["median wait during a repair / at rest"] == pytest.approx(1.1)
-    assert repairs["first suggestion after a repair / at rest, medians"] is None
+    assert repairs["median wait for the model during a repair / at rest"] == pytest.approx(1.1)
+    assert repairs["first suggestion after a repair / at rest, medians"] == pytest.approx(1.5)
     assert "| a revision swapped in, ms | 3.00 | ≤ 100 |" in markdown(measured)
     assert without_model(of(measured, "star-lsp")) is None
 
