@@ -3,8 +3,15 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from beartype.roar import BeartypeCallHintParamViolation
+from jaxtyping import TypeCheckError
+
+from star.history import revision
+from star.product import round_rows
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -23,6 +30,14 @@ def test_imports_go_one_way_and_every_module_has_its_place() -> None:
 @pytest.mark.process
 def test_every_type_is_said_and_holds() -> None:
     run(sys.executable, "-m", "mypy", "--strict")
+
+
+def test_a_wrong_shape_and_a_wrong_type_are_refused_while_tests_run() -> None:
+    with pytest.raises(TypeCheckError):
+        round_rows(torch.zeros(3))
+    wrong: Any = 5
+    with pytest.raises(BeartypeCallHintParamViolation):
+        revision(wrong, [])
 
 
 def test_the_style_is_kept() -> None:
