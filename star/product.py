@@ -65,9 +65,10 @@ class Int8Linear(nn.Module):
         #: What stands beside in the base, and now; ``patch.py`` sets the latter.
         self.base: Beside | None = beside
         self.beside: Beside | None = beside
-        self._packed: _Packed | None = None
+        #: Numbers and scale in the order in which fbgemm reads them.
+        self._packed: Any = None
         if _way() == "packed":
-            self._packed = _pack(numbers)
+            self._packed = _pack(numbers, scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """The outputs ``(..., o)`` for inputs ``(..., i)``, in their type."""
@@ -81,26 +82,29 @@ class Int8Linear(nn.Module):
     def rows(self, given: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
         """The outputs for rows of inputs, without a gradient."""
         rows = given if self.lift is None else given * self.lift
-        count = len(rows)
         # What is not finite has no digits; its reach makes the whole row NaN in the end.
         reach = torch.linalg.vector_norm(rows, torch.inf, -1, True).clamp_(min=_LEAST)
-        # One product for both digits: the weights are read once. After them comes what ``_Packed`` wants.
-        digits = rows.new_empty(2 * count + 1, rows.shape[1])
-        coarse, fine = digits[:count], digits[count : 2 * count]
+        # One product for both digits: the weights are read once.
+        digits = rows.new_empty(2, *rows.shape)
+        coarse, fine = digits.unbind()
         torch.mul(rows, _DIGITS / reach, out=fine).nan_to_num_(0.0)
         torch.round(fine, out=coarse)
         fine.sub_(coarse).mul_(_FINE).round_()
-        if self._packed is not None:
-            products = self._packed.product(digits, self.numbers)
-        elif _way() == "plain":
-            products = torch._int_mm(digits[:-1].to(torch.int8), self.numbers.T).float()
-        else:
-            products = _in_parts(digits[:-1], self.numbers).float()
-        made = torch.add(products[:count], products[count : 2 * count], alpha=1 / _FINER)
-        made.mul_(reach.div_(_DIGITS)).mul_(self.scale)
+        products = self._product(digits.view(-1, rows.shape[1])).view(2, len(rows), -1)
+        made = torch.add(products[0], products[1], alpha=1 / _FINER)
+        made.mul_(reach.div_(_DIGITS))
         if self.beside is not None:
             made.addmm_(given.index_select(1, self.beside.neurons), self.beside.rows)
         return made if self.bias is None else made.add_(self.bias)
+
+    def _product(self, digits: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
+        if self._packed is not None:
+            return _packed(digits, self._packed)
+        if _way() == "plain":
+            whole = torch._int_mm(digits.to(torch.int8), self.numbers.T)
+        else:
+            whole = _in_parts(digits, self.numbers)
+        return whole.float().mul_(self.scale)
 
     @property
     def weight(self) -> Float[Tensor, "o i"]:
@@ -195,24 +199,12 @@ class _Product(torch.autograd.Function):
         return total, None
 
 
-@dataclass(frozen=True, slots=True)
-class _Packed:
-    """Numbers in the order in which fbgemm reads them, with what its oldest operators want beside."""
-
-    matrix: Tensor
-    sums: Int32[Tensor, " o"]
-    nothing: Float[Tensor, " o"]
-    #: -64 and 191: fbgemm scales a matrix by its extremes to 0 to 255, and with these among them the scale is
-    #: 1 and its zero 64. So a digit of 7 bits stays one, and no sum of two products exceeds 16 bits.
-    extremes: Float[Tensor, " i"]
-
-    def product(self, digits: Float[Tensor, "n i"], numbers: Tensor) -> Tensor:
-        """Digits times the packed numbers, exactly, but for the last row, which is overwritten."""
-        digits[-1] = self.extremes
-        product: Tensor = torch.fbgemm_linear_int8_weight_fp32_activation(
-            digits, numbers, self.matrix, self.sums, 1.0, 0, self.nothing
-        )
-        return product
+def _packed(digits: Float[Tensor, "n i"], packed: Any) -> Float[Tensor, "n o"]:
+    """Digits times packed numbers, exactly, and that times the scale; fbgemm adds 64 to make them 7 bits."""
+    product: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+        digits, 1.0, _DIGIT + 1, packed
+    )
+    return product
 
 
 def _in_parts(rows: Float[Tensor, "n i"], numbers: Int8[Tensor, "o i"]) -> Int32[Tensor, "n o"]:
@@ -223,12 +215,21 @@ def _in_parts(rows: Float[Tensor, "n i"], numbers: Int8[Tensor, "o i"]) -> Int32
     return total
 
 
-def _pack(numbers: Int8[Tensor, "o i"]) -> _Packed:
-    extremes = torch.zeros(numbers.shape[1])
-    extremes[0], extremes[1] = -_DIGIT - 1, 254 - _DIGIT
-    # `sum` would widen all numbers first: seconds, and scraps between packed matrices.
-    sums = torch._int_mm(torch.ones(1, numbers.shape[1], dtype=torch.int8), numbers.T)[0]
-    return _Packed(torch.fbgemm_pack_quantized_matrix(numbers), sums, torch.zeros(len(numbers)), extremes)
+def _pack(numbers: Int8[Tensor, "o i"], scale: Float[Tensor, " o"]) -> Any:
+    """Numbers and scale as fbgemm reads them.
+
+    Quantized tensors are deprecated, with a warning; where they are gone, other ways give the same bits.
+    """
+    zeros = torch.zeros(len(numbers), dtype=torch.int64)
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = "fbgemm"  # what is called x86 packs for oneDNN on some processors
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            weight = torch._make_per_channel_quantized_tensor(numbers, scale.double(), zeros, 0)
+        return torch.ops.quantized.linear_prepack(weight, None)
+    finally:
+        torch.backends.quantized.engine = before
 
 
 def round_rows(
@@ -255,19 +256,14 @@ def way() -> Literal["packed", "plain", "parts"]:
 
 @cache
 def _way() -> Literal["packed", "plain", "parts"]:
-    """The fastest exact product here: packed by fbgemm, or plain (oneDNN), or in parts, which is slow.
-
-    fbgemm's operators that take a scale as it comes are deprecated, each warning once; where they are gone,
-    the plain way gives the same bits.
-    """
-    left = torch.full((3, 256), float(_DIGIT))
+    """The fastest exact product here: packed by fbgemm, or plain (oneDNN), or in parts, which is slow."""
+    left = torch.full((2, 256), float(_DIGIT))
     left[1, ::3] = 5
     right = torch.full((64, 256), _LARGEST, dtype=torch.int8)
     right[::2] = -_LARGEST
-    wanted = left[:2].long() @ right.T.long()
-    with warnings.catch_warnings(), contextlib.suppress(AttributeError, RuntimeError):
-        warnings.simplefilter("ignore")
-        if torch.equal(_pack(right).product(left, right)[:2].long(), wanted):
+    wanted = left.long() @ right.T.long()
+    with contextlib.suppress(AttributeError, RuntimeError):
+        if torch.equal(_packed(left, _pack(right, torch.ones(64))).long(), wanted):
             return "packed"
-    narrow = left[:2].to(torch.int8)
+    narrow = left.to(torch.int8)
     return "plain" if torch.equal(torch._int_mm(narrow, right.T).long(), wanted) else "parts"
