@@ -44,15 +44,20 @@ class Patch:
     #: Cases, method and its settings, verdict: plain JSON, not part of the identity.
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
+    #: Kept, once known: what is damaged on disk later must not be read again.
+    _digest: str = field(default="", init=False, repr=False)
+
     @property
     def digest(self) -> str:
         """SHA-256 over the base and every row: what a revision is made of."""
-        digest = hashlib.sha256(self.base.encode())
-        for rows in self.rows:
-            digest.update(f"{rows.layer} {tuple(rows.delta.shape)}".encode())
-            digest.update(rows.neurons.long().contiguous().numpy().tobytes())
-            digest.update(rows.delta.float().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        if not self._digest:
+            digest = hashlib.sha256(self.base.encode())
+            for rows in self.rows:
+                digest.update(f"{rows.layer} {tuple(rows.delta.shape)}".encode())
+                digest.update(rows.neurons.long().contiguous().numpy().tobytes())
+                digest.update(rows.delta.float().contiguous().numpy().tobytes())
+            object.__setattr__(self, "_digest", digest.hexdigest())
+        return self._digest
 
     @property
     def size_bytes(self) -> int:

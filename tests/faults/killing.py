@@ -96,21 +96,24 @@ def rows_of(path: Path) -> tuple[str, dict[int, tuple[Any, Any]], str]:
 
 
 def weights_of(model: Path, patches: Sequence[Path]) -> dict[int, Any]:
-    """The output projections that base ⊕ patches changes, rebuilt in numpy."""
-    stored = load_file(model / "model.safetensors")
-    total: dict[int, Any] = {}
-    touched: dict[int, set[int]] = {}
+    """What stands in fp32 beside the int8 output projections that base ⊕ patches changes, rebuilt in numpy.
+
+    The numbers of int8 are never written to; what changes are these rows, those of the base among them.
+    """
+    kept = load_file(model / "int8.safetensors")
+    total: dict[int, dict[int, Any]] = {}
     for path in patches:
         for layer, (neurons, delta) in rows_of(path)[1].items():
-            base = stored[f"model.layers.{layer}.mlp.down_proj.weight"]
-            total.setdefault(layer, np.zeros((base.shape[1], base.shape[0]), np.float32))[neurons] += delta
-            touched.setdefault(layer, set()).update(int(neuron) for neuron in neurons)
+            sums = total.setdefault(layer, {})
+            for neuron, row in zip(neurons.tolist(), delta, strict=True):
+                sums[neuron] = sums.get(neuron, np.zeros_like(row)) + row
     made = {}
-    for layer, deltas in total.items():
-        weight = stored[f"model.layers.{layer}.mlp.down_proj.weight"].copy()
-        index = sorted(touched[layer])
-        weight[:, index] = (weight.T[index] + deltas[index]).T
-        made[layer] = weight
+    for layer, sums in total.items():
+        base, rows = (kept[f"model.layers.{layer}.mlp.down_proj.{part}"] for part in ("neurons", "rows"))
+        beside = dict(zip(base.tolist(), rows, strict=True))
+        for neuron, delta in sums.items():
+            beside[neuron] = beside.get(neuron, np.zeros_like(delta)) + delta
+        made[layer] = np.stack([beside[neuron] for neuron in sorted(beside)])
     return made
 
 
