@@ -18,7 +18,7 @@ async def repaired(traces: Sequence[Trace], server: Ours, repairs: int) -> Async
 
     That many places are repaired whose suggestion is wrong; the time before a place's first suggestion is
     none of this. The last request of each is the first one under the new revision, asked for as soon as it
-    is there; a repair that failed has none.
+    is there, after the first of these keys; a repair that failed has none.
     """
     for trace in traces:
         if repairs == 0:
@@ -44,7 +44,9 @@ async def repaired(traces: Sequence[Trace], server: Ours, repairs: int) -> Async
             yield request
         if await repair:
             await server.until_other_than(before)
-            document, request = await _typed(server, trace, document, "x", "after repair")
+            document = Document(trace.uri, trace.prefix, trace.suffix)
+            await server.open(document)
+            _, request = await _typed(server, trace, document, _KEYS[0], "after repair")
             yield request
 
 

@@ -165,7 +165,7 @@ def _targets(measured: Measured) -> list[tuple[str, float | None, float]]:
     """What a repair may cost those who type meanwhile: a measure, what was seen, the most that is wanted.
 
     A key during the repair is compared with the same one at rest, where the model ran for it: what memory
-    answers takes no time in either.
+    answers takes no time in either. The first suggestion after it is compared with that after the same key.
     """
     kinds = {kind: of(measured, measured.servers[0], kind) for kind in KINDS[3:]} if measured.servers else {}
     rest, during, after = (kinds.get(kind, []) for kind in KINDS[3:])
@@ -174,7 +174,8 @@ def _targets(measured: Measured) -> list[tuple[str, float | None, float]]:
         both = ([each for each in kind if each.trace == trace] for kind in (rest, during))
         pairs += [(at_rest, other) for at_rest, other in zip(*both, strict=False) if not _quick(at_rest)]
     waits = wait([other for _, other in pairs], 50), wait([at_rest for at_rest, _ in pairs], 50)
-    firsts = wait(after, 50), wait([each for each in rest if not _quick(each)], 50)
+    first_keys = [next((each for each in rest if each.trace == other.trace), None) for other in after]
+    firsts = wait(after, 50), wait([each for each in first_keys if each], 50)
     slower, first = (a.milliseconds / b.milliseconds if a and b else None for a, b in (waits, firsts))
     return [
         ("median wait for the model during a repair / at rest", slower, 1.2),
