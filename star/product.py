@@ -67,7 +67,7 @@ class Int8Linear(nn.Module):
         self.beside: Beside | None = beside
         #: Numbers and scale in the order in which fbgemm reads them.
         self._packed: Any = None
-        if _way() == "packed":
+        if way() == "packed":
             self._packed = _pack(numbers, scale)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class Int8Linear(nn.Module):
     def _product(self, digits: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
         if self._packed is not None:
             return _packed(digits, self._packed)
-        if _way() == "plain":
+        if way() == "plain":
             whole = torch._int_mm(digits.to(torch.int8), self.numbers.T)
         else:
             whole = _in_parts(digits, self.numbers)
@@ -249,13 +249,8 @@ def round_rows(
     return numbers, scale
 
 
-def way() -> Literal["packed", "plain", "parts"]:
-    """How products are computed here; where they are packed, a layer's numbers are read once, for that."""
-    return _way()
-
-
 @cache
-def _way() -> Literal["packed", "plain", "parts"]:
+def way() -> Literal["packed", "plain", "parts"]:
     """The fastest exact product here: packed by fbgemm, or plain (oneDNN), or in parts, which is slow."""
     left = torch.full((2, 256), float(_DIGIT))
     left[1, ::3] = 5

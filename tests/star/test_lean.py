@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from star.lean import Lean, lean_of
+from star.locate import layers_by_depth
 from star.model import CodeModel
 from star.patch import Patch, Rows, installed
 from tests import tiny
@@ -70,6 +71,13 @@ def test_a_patch_that_is_put_in_counts_and_one_that_is_taken_out_does_not(model_
         torch.testing.assert_close(patched, model.logits(ids)[-1:], **NEAR)
     assert not torch.allclose(patched, base)
     assert torch.equal(_lean(model).read(_lean(model).past(), ids, 1), base)
+
+
+@pytest.mark.parametrize("depth", range(1, 33))
+def test_the_mark_is_where_default_repairs_begin(depth: int) -> None:
+    model = _model("qwen2")
+    layers = _lean(model)._layers[:1] * depth
+    assert Lean(model.network, layers).mark == layers_by_depth(depth, "1/4")[0]
 
 
 def test_room_grows_and_what_was_read_stays() -> None:

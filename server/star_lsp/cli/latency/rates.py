@@ -62,10 +62,11 @@ class Speed:
         """What it takes to have a patch served, as large as one of the default repairs, from its file."""
         import torch
 
+        from star.locate import layers_by_depth
         from star.patch import Patch, Rows, install, load
 
         model, rows = self._model, []
-        for layer in range(model.depth - max(1, model.depth // 4), model.depth):
+        for layer in layers_by_depth(model.depth, "1/4"):
             neurons = torch.arange(0, model.neurons, _EACH)
             rows.append(Rows(layer, neurons, torch.full((len(neurons), model.width), 1e-6)))
         with tempfile.TemporaryDirectory(prefix="star-lsp-bench-") as folder:

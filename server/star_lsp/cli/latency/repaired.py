@@ -9,7 +9,7 @@ from star_lsp.cli.latency.trace import Trace
 
 __all__ = ["repaired"]
 
-#: No suggestion begins so, so the model is asked at each of them.
+#: No suggestion begins so, so the model is asked until it has nothing to say; memory answers the rest.
 _KEYS = "xqzjkvwyxqzjkvwyxqzjkvwy"
 
 
