@@ -13,7 +13,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from star import kernel
+from star.few import Few
 from star.product import Int8Linear, Share
+from star.team import team
 
 __all__ = ["Lean", "Past", "lean_of"]
 
@@ -26,7 +29,7 @@ _ROOM = 256
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
+class Layer:
     """What one layer computes with."""
 
     before: Float[Tensor, " d"]
@@ -35,6 +38,11 @@ class _Layer:
     between: Float[Tensor, " d"]
     up: Int8Linear
     down: Int8Linear
+
+    @property
+    def linears(self) -> tuple[Int8Linear, ...]:
+        """Its products, in the order in which they are made."""
+        return self.qkv, self.out, self.up, self.down
 
 
 class Past:
@@ -50,6 +58,11 @@ class Past:
         #: Keys and values, by layer, ``(2, l, h, room, s)``.
         self.both: Float[Tensor, "2 l h room s"] = torch.empty(2, depth, heads, 0, size)
         self.output: Float[Tensor, "room d"] = torch.empty(0, width)
+
+    @property
+    def room(self) -> int:
+        """For so many tokens there is some."""
+        return len(self.output)
 
     def reserve(self, length: int) -> None:
         """Have room for so many tokens."""
@@ -74,7 +87,7 @@ class Past:
 class Lean:
     """A network's own weights, in another order of calls; ``lean_of`` makes it."""
 
-    def __init__(self, network: Any, layers: Sequence[_Layer]) -> None:
+    def __init__(self, network: Any, layers: Sequence[Layer]) -> None:
         config, inner = network.config, network.model
         self._network = network
         self._layers = layers
@@ -88,6 +101,14 @@ class Lean:
         self._size: int = inner.layers[0].self_attn.head_dim
         self._embedding: Tensor = inner.embed_tokens.weight.data
         self._last: Tensor = inner.norm.weight.data
+        self._shape = self._heads, self._shared, self._size
+        threads = team()
+        head = network.lm_head
+        self._few = (
+            Few(threads, layers, head, self._last, config.rms_norm_eps, self.mark)
+            if threads and isinstance(head, Int8Linear)
+            else None
+        )
         #: Cosines and signed sines by position.
         self._turns: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
 
@@ -105,7 +126,13 @@ class Lean:
         past.reserve(stop)
         cosines, sines = self._turn(start, stop)
         known = past.below >= stop
+        logits: Tensor
         hidden = past.output[start:stop] if known else self._embedding[torch.tensor(ids)]
+        if self._few and len(ids) <= kernel.MOST:
+            logits = self._few.read(past, hidden, (cosines, sines), self._shape, known, keep)
+            past.length = stop
+            past.below = max(past.below, stop)
+            return logits
         mask = None if len(ids) == 1 else torch.ones(len(ids), stop, dtype=torch.bool).tril_(start)
         size = (self._heads + self._shared) * self._size
         for number, layer in enumerate(self._layers):
@@ -129,7 +156,7 @@ class Lean:
             hidden += layer.down.rows(functional.silu(gate).mul_(up))
         past.length = stop
         past.below = max(past.below, stop)
-        logits: Tensor = self._network.lm_head(self._normed(hidden[-keep:], self._last))
+        logits = self._network.lm_head(self._normed(hidden[-keep:], self._last))
         return logits
 
     def _seen(
@@ -179,7 +206,7 @@ def lean_of(network: Any) -> Lean | None:
         or network.model.embed_tokens.weight.dtype != torch.float32
     ):
         return None
-    layers: list[_Layer] = []
+    layers: list[Layer] = []
     for each in network.model.layers:
         found = [
             _whole(each.self_attn.q_proj, 3),
@@ -191,7 +218,7 @@ def lean_of(network: Any) -> Lean | None:
         if not all(isinstance(linear, Int8Linear) for linear in found):
             return None
         layers.append(
-            _Layer(
+            Layer(
                 each.input_layernorm.weight.data,
                 qkv,
                 out,

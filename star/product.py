@@ -1,9 +1,9 @@
 """A linear layer in int8: a quarter of the bytes for each token, and a product of whole numbers.
 
-Weights are whole numbers -127 to 127 with one scale for each output. Activations, row by row, are two
-digits of -63 to 63, a coarse one and 1/126 of it, as a single digit loses what stands beside the few huge
-coordinates that every model has (numbers in README.md). With 7 bits no processor's product saturates, and
-one of whole numbers is exact: a row gives the same result alone and among others, and on every machine.
+Weights are whole numbers -127 to 127 with one scale for each output. Activations, row by row, are those of
+-7938 to 7938, as fewer lose what stands beside the few huge coordinates that every model has (numbers in
+README.md). A product of whole numbers is exact: a row gives the same alone and among others. Where
+``kernel.py`` cannot run, torch makes it of two digits of 7 bits, with which no processor's product saturates.
 
 Beside the numbers stand rows in fp32, by neuron: those that are worth it in the base, and those that patches
 change.
@@ -15,19 +15,23 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Int8, Int32
 from torch import Tensor, nn
+
+from star import kernel, tables
+from star.team import team
 
 __all__ = ["Beside", "Int8Linear", "Share", "Together", "round_rows", "way"]
 
 #: The largest whole number of a weight, and of a digit of an activation.
 _LARGEST, _DIGIT = 127, 63
-_FINER = 2 * _DIGIT  # a remainder of a rounding is at most half of one
+_FINER = kernel.LARGEST // _DIGIT  # a remainder of a rounding is at most half of one
 #: The same as tensors: a number of Python's is made one in each call, which takes longer than to multiply.
-_DIGITS, _FINE = torch.tensor(float(_DIGIT)), torch.tensor(float(_FINER))
+_ALL, _DIGITS = torch.tensor(float(kernel.LARGEST)), torch.tensor(float(_DIGIT))
 _CHUNK_ROWS = 8192
-_LEAST = torch.finfo(torch.float32).tiny * _DIGIT
+_LEAST = torch.finfo(torch.float32).tiny * kernel.LARGEST
 _PART = 2**24 // (_LARGEST * _DIGIT)
 
 
@@ -60,7 +64,8 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.register_buffer("numbers", numbers)
         self.register_buffer("scale", scale)
-        self.register_buffer("bias", bias)
+        # What is compiled reads fp32.
+        self.register_buffer("bias", None if bias is None else bias.float().contiguous())
         self.register_buffer("lift", lift)
         #: What stands beside in the base, and now; ``patch.py`` sets the latter.
         self.base: Beside | None = beside
@@ -81,20 +86,62 @@ class Int8Linear(nn.Module):
 
     def rows(self, given: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
         """The outputs for rows of inputs, without a gradient."""
+        made = self._compiled(given) if way() == "compiled" else self._of_digits(given)
+        if self.beside is not None:
+            made.addmm_(given.index_select(1, self.beside.neurons), self.beside.rows)
+        return made
+
+    def told(self) -> Any:
+        """Where everything is, as ``tables`` says, for what is compiled."""
+        row = np.zeros(tables.LINEAR, np.int64)
+        row[tables.WEIGHTS], row[tables.SCALE] = self.numbers.data_ptr(), self.scale.data_ptr()
+        row[tables.BIAS] = 0 if self.bias is None else self.bias.data_ptr()
+        row[tables.LIFT] = 0 if self.lift is None else self.lift.data_ptr()
+        row[tables.OUTPUTS], row[tables.INPUTS] = self.numbers.shape
+        if self.beside is not None:
+            row[tables.COUNT], row[tables.NEURONS] = len(self.beside.neurons), self.beside.neurons.data_ptr()
+            row[tables.ROWS] = self.beside.rows.data_ptr()
+        return row
+
+    def _compiled(self, given: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
+        threads, given = team(), given.contiguous()
+        assert threads is not None
+        count, size = given.shape
+        length = kernel.filled(size)
+        made = torch.empty(count, len(self.numbers))
+        rounded = torch.empty(count, length, dtype=torch.int16)
+        factors = torch.empty(count)
+        each = torch.empty(threads.size, kernel.WIDTH * length * 2 + size * 4, dtype=torch.uint8)
+        table = np.empty(tables.ALONE + tables.LINEAR, np.int64)
+        table[tables.NUMBER], table[tables.BARRIER], table[tables.THREADS] = (
+            threads.number,
+            threads.barrier,
+            threads.size,
+        )
+        table[tables.COUNTED], table[tables.GIVEN], table[tables.TO] = (
+            count,
+            given.data_ptr(),
+            made.data_ptr(),
+        )
+        table[tables.ROUNDED], table[tables.FACTORS] = rounded.data_ptr(), factors.data_ptr()
+        table[tables.EACH] = each.data_ptr()
+        table[tables.ALONE :] = self.told()
+        threads.run(kernel.product.address, table.ctypes.data)
+        return made
+
+    def _of_digits(self, given: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
         rows = given if self.lift is None else given * self.lift
         # What is not finite has no digits; its reach makes the whole row NaN in the end.
         reach = torch.linalg.vector_norm(rows, torch.inf, -1, True).clamp_(min=_LEAST)
         # One product for both digits: the weights are read once.
         digits = rows.new_empty(2, *rows.shape)
         coarse, fine = digits.unbind()
-        torch.mul(rows, _DIGITS / reach, out=fine).nan_to_num_(0.0)
-        torch.round(fine, out=coarse)
-        fine.sub_(coarse).mul_(_FINE).round_()
+        torch.mul(rows, _ALL / reach, out=fine).nan_to_num_(0.0).round_()
+        torch.div(fine, _FINER, out=coarse).round_()
+        fine.sub_(coarse, alpha=_FINER)
         products = self._product(digits.view(-1, rows.shape[1])).view(2, len(rows), -1)
         made = torch.add(products[0], products[1], alpha=1 / _FINER)
         made.mul_(reach.div_(_DIGITS))
-        if self.beside is not None:
-            made.addmm_(given.index_select(1, self.beside.neurons), self.beside.rows)
         return made if self.bias is None else made.add_(self.bias)
 
     def _product(self, digits: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
@@ -250,8 +297,10 @@ def round_rows(
 
 
 @cache
-def way() -> Literal["packed", "plain", "parts"]:
-    """The fastest exact product here: packed by fbgemm, or plain (oneDNN), or in parts, which is slow."""
+def way() -> Literal["compiled", "packed", "plain", "parts"]:
+    """The fastest exact product here: by ``kernel``, packed by fbgemm, plain (oneDNN), in parts, slowly."""
+    if team():
+        return "compiled"
     left = torch.full((2, 256), float(_DIGIT))
     left[1, ::3] = 5
     right = torch.full((64, 256), _LARGEST, dtype=torch.int8)

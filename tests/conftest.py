@@ -38,6 +38,8 @@ def _jaxtyped(function: Any = None, *, typechecker: Any) -> Any:
     """
     if function is None:
         return partial(_jaxtyped, typechecker=typechecker)
+    if function.__module__ == "star.kernel":
+        return function  # is compiled, and would not be with a check around it
     if inspect.isfunction(function) and not _shaped(function):
         return typechecker(function)
     return _with_shapes(function, typechecker=typechecker)

@@ -159,6 +159,7 @@ def test_whatever_is_repaired_and_reverted_between_the_text_is_as_without_a_cach
 def test_after_a_repair_of_higher_layers_the_lower_ones_do_not_read_again(
     lean: CodeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lean.lean, "_few", None)  # whose products nobody sees
     cache, text = KVCache(lean), [7, 8, 9, 10, 11]
     cache.read(text, 1)
     lowest, rows = lean.network.model.layers[0].self_attn.o_proj, []

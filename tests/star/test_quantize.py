@@ -112,14 +112,16 @@ def test_gradients_are_those_of_the_dequantized_weight(
     torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("way", ["plain", "parts"])
-def test_another_way_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+@pytest.mark.parametrize("way", ["packed", "plain", "parts"])
+def test_another_way_gives_the_same_but_for_the_last_bits(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     for inputs in (2, 33, 300, 3000):
         linear, x = _made(3, 9, 40, inputs)
         first = linear(x)
         with monkeypatch.context() as patched:
             patched.setattr(product, "way", lambda: way)
-            assert torch.equal(_made(3, 9, 40, inputs)[0](x), first)
+            other = _made(3, 9, 40, inputs)[0](x)
+        largest = first.abs().amax(1, keepdim=True)
+        assert ((other - first).abs() <= 1e-6 * largest).all()
 
 
 def test_zeros_stay_zeros_and_what_is_no_number_stays_none() -> None:

@@ -1,0 +1,579 @@
+"""Products of whole numbers, compiled on this machine for its own processor (numba; no compiler is needed).
+
+What is here are parts of larger functions, which ``product.py`` and ``few.py`` run on the threads of torch
+(``team.py``): no Python, no memory of their own, addresses in place of arrays.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import carray, cfunc, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from star import tables
+
+__all__ = ["LANES", "LARGEST", "MOST", "WIDTH", "filled", "product", "read"]
+
+#: The largest whole number of an activation: two digits of -63 to 63, the second 1/126 of the first.
+LARGEST = 63 * 126
+#: Numbers that are multiplied at once; every row is filled up to a multiple of it.
+LANES = 16
+_WIDE_REGISTERS = bool(binding.get_host_cpu_features().get("avx512f", False))
+#: Rows of activations and rows of weights whose sums are kept in registers meanwhile: 32 of these, or 16.
+HEIGHT, WIDTH = (5, 4) if _WIDE_REGISTERS else (2, 4)
+#: Bytes of activations that stay in a second-level cache beside the weights that pass by.
+_NEAR = 1 << 18
+_TINY = np.float32(np.finfo(np.float32).tiny * LARGEST)
+_INFINITE = np.int32(0x7F800000)
+_MAGNITUDE = np.int32(0x7FFFFFFF)
+#: Added to a number of up to 22 bits and taken away again, it rounds, halves to even.
+_ROUND = np.float32(3 << 22)
+
+#: Tokens at once; for more, torch's attention and a product of its own for each layer are as fast.
+MOST = 8
+
+_i8, _i16, _i32, _i64, _f32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+_FEW = ir.VectorType(_i16, LANES)
+_PAIRS = ir.VectorType(_i32, LANES // 2)
+
+#: Sums may be made in any order, and products added at once; nothing is assumed of what is not finite.
+compiled = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+_exact = njit(nogil=True, error_model="numpy")
+
+
+def entry(function: Callable[[int], None]) -> Any:
+    """A function that is called with the address of a table; compiled once and kept, where there is room.
+
+    numba keeps by the date of one file: all that is compiled with it must stand in this one.
+    """
+    made = cfunc(types.void(types.intp), nopython=True, cache=False, error_model="numpy")
+    try:
+        kept: Any = cfunc(types.void(types.intp), nopython=True, cache=True, error_model="numpy")(function)
+    except (OSError, RuntimeError):  # no folder that may be written to; no room
+        return made(function)
+    return kept
+
+
+def _at(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type) -> ir.Value:
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def _load(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type) -> ir.Value:
+    loaded = builder.load(_at(builder, address, kind))
+    loaded.align = 1
+    return loaded
+
+
+def _word(number: int) -> ir.Constant:
+    return ir.Constant(_i64, number)
+
+
+@intrinsic
+def _pointer(typing: Any, address: Any) -> Any:
+    """An address as a pointer."""
+
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
+        return builder.inttoptr(given[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.intp), code
+
+
+@intrinsic
+def float_of(typing: Any, bits: Any) -> Any:
+    """The number that 32 bits spell."""
+
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
+        return builder.bitcast(given[0], _f32)
+
+    return types.float32(types.int32), code
+
+
+@intrinsic
+def call(typing: Any, address: Any) -> Any:
+    """Call a C function without arguments; what one without a result returns means nothing."""
+
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
+        return builder.call(_at(builder, given[0], ir.FunctionType(_i32, [])), [])
+
+    return types.int32(types.intp), code
+
+
+@intrinsic
+def wide(typing: Any, source: Any, target: Any, count: Any) -> Any:
+    """``count`` numbers of 8 bits as such of 16; ``count`` is a multiple of ``LANES``."""
+
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
+        source, target, count = given
+        with cgutils.for_range_slice(builder, _word(0), count, _word(LANES)) as (i, _):
+            numbers = _load(builder, builder.add(source, i), ir.VectorType(_i8, LANES))
+            there = _at(builder, builder.add(target, builder.shl(i, _word(1))), _FEW)
+            builder.store(builder.sext(numbers, _FEW), there).align = 1
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp), code
+
+
+def _tile(height: int) -> Any:
+    """Code for ``height`` rows of activations by ``WIDTH`` of weights."""
+
+    @intrinsic
+    def tile(typing: Any, left: Any, right: Any, length: Any, out: Any, stride: Any) -> Any:
+        """Their products, as floats at ``out``, whose rows are ``stride`` numbers apart.
+
+        Both are rows of ``length`` numbers of 16 bits, a multiple of ``LANES``. Every lane's sum stays within
+        32 bits for rows of up to 16 thousand; what lanes add up to has 64.
+        """
+
+        def code(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
+            left, right, length, out, stride = given
+            start = builder.block
+            loop, done = builder.append_basic_block("loop"), builder.append_basic_block("done")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            i = builder.phi(_i64)
+            i.add_incoming(_word(0), start)
+            sums = [[builder.phi(_PAIRS) for _ in range(WIDTH)] for _ in range(height)]
+
+            def row_of(base: ir.Value, number: int) -> ir.Value:
+                # Whole rows further, and so far in this one.
+                place = builder.shl(builder.add(builder.mul(length, _word(number)), i), _word(1))
+                return _load(builder, builder.add(base, place), _FEW)
+
+            weights = [row_of(right, n) for n in range(WIDTH)]
+            new = []
+            for m in range(height):
+                few = row_of(left, m)
+                new.append([builder.add(sums[m][n], _pairs(builder, few, weights[n])) for n in range(WIDTH)])
+            following = builder.add(i, _word(LANES))
+            builder.cbranch(builder.icmp_signed("<", following, length), loop, done)
+            i.add_incoming(following, loop)
+            for m in range(height):
+                for n in range(WIDTH):
+                    sums[m][n].add_incoming(ir.Constant(_PAIRS, None), start)
+                    sums[m][n].add_incoming(new[m][n], loop)
+            builder.position_at_end(done)
+            for m in range(height):
+                for n in range(WIDTH):
+                    number = builder.add(builder.mul(stride, _word(m)), _word(n))
+                    there = _at(builder, builder.add(out, builder.shl(number, _word(2))), _f32)
+                    builder.store(builder.sitofp(_sum(builder, new[m][n]), _f32), there)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 5), code
+
+    return tile
+
+
+def _pairs(builder: ir.IRBuilder, left: ir.Value, right: ir.Value) -> ir.Value:
+    """Products of 16 bits each, added by twos: one or two instructions where a processor has them."""
+    wide = ir.VectorType(_i32, LANES)
+    product = builder.mul(builder.sext(left, wide), builder.sext(right, wide))
+    even, odd = (ir.Constant(_PAIRS, [ir.Constant(_i32, j) for j in range(k, LANES, 2)]) for k in (0, 1))
+    nothing = ir.Constant(wide, ir.Undefined)
+    return builder.add(
+        builder.shuffle_vector(product, nothing, even), builder.shuffle_vector(product, nothing, odd)
+    )
+
+
+def _sum(builder: ir.IRBuilder, lanes: ir.Value) -> ir.Value:
+    wide = ir.VectorType(_i64, LANES // 2)
+    name = f"llvm.vector.reduce.add.v{LANES // 2}i64"
+    reduce = builder.module.globals.get(name) or ir.Function(
+        builder.module, ir.FunctionType(_i64, [wide]), name
+    )
+    return builder.call(reduce, [builder.sext(lanes, wide)])
+
+
+_tile_1, _tile_2, _tile_3, _tile_4, _tile_5 = (_tile(height) for height in range(1, 6))
+
+
+@_exact
+def floats(address: int, count: int) -> Any:
+    """The floats there."""
+    return carray(_pointer(address), (count,), np.float32)
+
+
+@_exact
+def words(address: int, count: int) -> Any:
+    """The numbers of 64 bits there."""
+    return carray(_pointer(address), (count,), np.int64)
+
+
+@_exact
+def counts(address: int, count: int) -> Any:
+    """The numbers of 16 bits there."""
+    return carray(_pointer(address), (count,), np.int16)
+
+
+@_exact
+def _bits(address: int, count: int) -> Any:
+    return carray(_pointer(address), (count,), np.int32)
+
+
+@_exact
+def whole(count: int, parts: int, number: int) -> int:
+    """Where the ``number``th of so many parts of ``count`` outputs begins, whole tiles each."""
+    tiles = (count + WIDTH - 1) // WIDTH
+    return min(count, tiles * number // parts * WIDTH)
+
+
+@_exact
+def round_row(row: int, lift: int, size: int, padded: int, lifted: int, target: int) -> float:
+    """A row of ``size`` floats, lifted, as numbers of 16 bits; what each of these stands for.
+
+    NaN, and numbers of zero, when anything in it is not finite. ``lifted`` has room for ``size`` floats.
+    """
+    given, into = floats(row, size), floats(lifted, size)
+    if lift:
+        by = floats(lift, size)
+        for i in range(size):
+            into[i] = given[i] * by[i]
+    else:
+        for i in range(size):
+            into[i] = given[i]
+    bits = _bits(lifted, size)
+    largest = np.int32(0)
+    for i in range(size):
+        largest = max(largest, bits[i] & _MAGNITUDE)  # as whole numbers, NaN is the largest of all
+    numbers = counts(target, padded)
+    for i in range(size, padded):
+        numbers[i] = 0
+    if largest >= _INFINITE:
+        for i in range(size):
+            numbers[i] = 0
+        return np.float32(np.nan)  # type: ignore[return-value]
+    reach = max(float_of(largest), _TINY)
+    factor = np.float32(LARGEST) / reach
+    for i in range(size):
+        numbers[i] = np.int16(np.int32((into[i] * factor + _ROUND) - _ROUND))
+    return reach / np.float32(LARGEST)
+
+
+@_exact
+def products(
+    left: int,
+    rows: int,
+    length: int,
+    weights: int,
+    size: int,
+    first: int,
+    last: int,
+    panel: int,
+    out: int,
+    stride: int,
+) -> None:
+    """Products of ``rows`` rows of 16 bits with the rows ``first`` to ``last`` of weights, as floats.
+
+    ``panel`` has room for ``WIDTH`` rows of ``length`` numbers of 16 bits, the multiple of ``LANES`` that a
+    row of ``size`` weights is filled up to. ``out`` is where row 0 and output 0 go, rows ``stride`` apart.
+    """
+    full = size // LANES * LANES
+    for output in range(first, last, WIDTH):
+        # The last tile may hold fewer: what stands in the panel from before is multiplied for nothing, and
+        # written where the next output would be only if that is one of ours.
+        here = min(WIDTH, last - output)
+        for n in range(here):
+            source, target = weights + (output + n) * size, panel + n * length * 2
+            wide(source, target, full)
+            if full < size:
+                rest = carray(_pointer(source + full), (size - full,), np.int8)
+                padding = counts(target + full * 2, length - full)
+                for i in range(length - full):
+                    padding[i] = rest[i] if i < size - full else 0
+        if here < WIDTH:
+            _rest(left, rows, length, panel, here, out + output * 4, stride)
+            continue
+        row = 0
+        while row < rows:
+            at, there = left + row * length * 2, out + (row * stride + output) * 4
+            left_over = rows - row
+            if HEIGHT >= 5 and left_over >= 5:
+                _tile_5(at, panel, length, there, stride)
+                row += 5
+            elif HEIGHT >= 4 and left_over >= 4:
+                _tile_4(at, panel, length, there, stride)
+                row += 4
+            elif HEIGHT >= 3 and left_over >= 3:
+                _tile_3(at, panel, length, there, stride)
+                row += 3
+            elif left_over >= 2:
+                _tile_2(at, panel, length, there, stride)
+                row += 2
+            else:
+                _tile_1(at, panel, length, there, stride)
+                row += 1
+
+
+@_exact
+def _rest(left: int, rows: int, length: int, panel: int, here: int, out: int, stride: int) -> None:
+    """The same, for fewer outputs than a tile has."""
+    for m in range(rows):
+        some = counts(left + m * length * 2, length)
+        made = floats(out + m * stride * 4, here)
+        for n in range(here):
+            others = counts(panel + n * length * 2, length)
+            total = np.int64(0)
+            for i in range(length):
+                total += np.int64(some[i]) * np.int64(others[i])
+            made[n] = np.float32(total)
+
+
+@compiled
+def exponential(x: float) -> float:
+    """e^x of a float, within 2e-7 of it: 2^n times a polynomial on half a step around it (Taylor)."""
+    bounded = min(max(x * np.float32(1.4426950408889634), np.float32(-126.0)), np.float32(126.0))
+    n = np.int32(bounded + np.float32(0.5)) if bounded >= 0 else np.int32(bounded - np.float32(0.5))
+    r = (bounded - np.float32(n)) * np.float32(0.6931471805599453)
+    p = np.float32(1 / 5040)
+    p = p * r + np.float32(1 / 720)
+    p = p * r + np.float32(1 / 120)
+    p = p * r + np.float32(1 / 24)
+    p = p * r + np.float32(1 / 6)
+    p = p * r + np.float32(1 / 2)
+    p = p * r + np.float32(1)
+    p = p * r + np.float32(1)
+    return p * float_of(np.int32((n + np.int32(127)) << np.int32(23)))
+
+
+@_exact
+def finish(out: int, scale: int, bias: int, factor: float, first: int, last: int) -> None:
+    """Scale the outputs ``first`` to ``last`` of a row, and add a bias if there is one."""
+    made, by = floats(out, last), floats(scale, last)
+    if bias:
+        more = floats(bias, last)
+        for i in range(first, last):
+            made[i] = made[i] * (by[i] * factor) + more[i]
+    else:
+        for i in range(first, last):
+            made[i] *= by[i] * factor
+
+
+@compiled
+def _wait(told: Any) -> None:
+    if told[tables.THREADS] > 1:
+        call(told[tables.BARRIER])
+
+
+@compiled
+def filled(size: int) -> int:
+    """A row's length in numbers of 16 bits: a multiple of ``LANES``."""
+    return (size + LANES - 1) // LANES * LANES
+
+
+@entry
+def product(address: int) -> None:
+    """A product of rows of floats with weights in int8, of which each thread makes a part.
+
+    ``address`` is that of a table (``tables``) with one of its linear layer behind it.
+    """
+    told = words(address, tables.ALONE + tables.LINEAR)
+    linear = told[tables.ALONE :]
+    threads, rows = told[tables.THREADS], told[tables.COUNTED]
+    size, outputs, out = linear[tables.INPUTS], linear[tables.OUTPUTS], told[tables.TO]
+    length = filled(size)
+    me = np.int64(call(told[tables.NUMBER])) if threads > 1 else np.int64(0)
+    numbers, factors = told[tables.ROUNDED], floats(told[tables.FACTORS], rows)
+    mine = told[tables.EACH] + me * (WIDTH * length * 2 + size * 4)
+    lifted = mine + WIDTH * length * 2
+    for row in range(rows * me // threads, rows * (me + 1) // threads):
+        given, target = told[tables.GIVEN] + row * size * 4, numbers + row * length * 2
+        factors[row] = round_row(given, linear[tables.LIFT], size, length, lifted, target)
+    _wait(told)
+    first, last = whole(outputs, threads, me), whole(outputs, threads, me + 1)
+    # So many rows at once as stay near the processor while the weights pass by.
+    block = max(HEIGHT, _NEAR // (2 * length) // HEIGHT * HEIGHT)
+    for start in range(0, rows, block):
+        count = min(block, rows - start)
+        part, there = numbers + start * length * 2, out + start * outputs * 4
+        products(part, count, length, linear[tables.WEIGHTS], size, first, last, mine, there, outputs)
+        for row in range(start, start + count):
+            to = out + row * outputs * 4
+            finish(to, linear[tables.SCALE], linear[tables.BIAS], factors[row], first, last)
+
+
+@compiled
+def _normed(hidden: int, gain: int, size: int, epsilon: float, out: int) -> None:
+    given, by, made = floats(hidden, size), floats(gain, size), floats(out, size)
+    total = np.float32(0)
+    for i in range(size):
+        total += given[i] * given[i]
+    share = np.float32(1) / np.sqrt(total / np.float32(size) + epsilon)
+    for i in range(size):
+        made[i] = given[i] * share * by[i]
+
+
+@compiled
+def _linear(linear: Any, given: int, rows: int, mine: int, first: int, last: int, out: int) -> None:
+    """The outputs ``first`` to ``last`` of a linear layer for some rows; the rounding is done by each thread.
+
+    ``mine`` is where a thread has room for rounded rows, a panel and a lifted row.
+    """
+    size, outputs = linear[tables.INPUTS], linear[tables.OUTPUTS]
+    length = filled(size)
+    panel = mine + rows * length * 2
+    lifted = panel + WIDTH * length * 2
+    factors = np.empty(MOST, np.float32)
+    for m in range(rows):
+        factors[m] = round_row(
+            given + m * size * 4, linear[tables.LIFT], size, length, lifted, mine + m * length * 2
+        )
+    products(mine, rows, length, linear[tables.WEIGHTS], size, first, last, panel, out, outputs)
+    count = linear[tables.COUNT]
+    neurons = words(linear[tables.NEURONS], count)
+    for m in range(rows):
+        at = out + m * outputs * 4
+        finish(at, linear[tables.SCALE], linear[tables.BIAS], factors[m], first, last)
+        made, row = floats(at, last), floats(given + m * size * 4, size)
+        for k in range(count):
+            by = row[neurons[k]]
+            beside = floats(linear[tables.ROWS] + k * outputs * 4, last)
+            for i in range(first, last):
+                made[i] += by * beside[i]
+
+
+@compiled
+def _turn(given: int, cosines: int, sines: int, size: int, out: int) -> None:
+    """Rotate a head; ``out`` may be where it stands."""
+    x, c, s, made = floats(given, size), floats(cosines, size), floats(sines, size), floats(out, size)
+    half = size // 2
+    for i in range(half):
+        a, b = x[i], x[i + half]
+        made[i] = a * c[i] + b * s[i]
+        made[i + half] = b * c[i + half] + a * s[i + half]
+
+
+@compiled
+def _attend(query: int, keys: int, values: int, size: int, length: int, scores: int, out: int) -> None:
+    """What one head makes of ``length`` values."""
+    q, each = floats(query, size), floats(scores, length)
+    k, v, made = floats(keys, length * size), floats(values, length * size), floats(out, size)
+    by = np.float32(1) / np.sqrt(np.float32(size))
+    largest = np.float32(-np.inf)
+    for j in range(length):
+        total = np.float32(0)
+        for i in range(size):
+            total += q[i] * k[j * size + i]
+        each[j] = total * by
+        largest = max(largest, each[j])
+    total = np.float32(0)
+    for j in range(length):
+        each[j] = exponential(each[j] - largest)
+        total += each[j]
+    for i in range(size):
+        made[i] = np.float32(0)
+    for j in range(length):
+        weight = each[j] / total
+        for i in range(size):
+            made[i] += weight * v[j * size + i]
+
+
+@compiled
+def _add(made: int, hidden: int, rows: int, broad: int, first: int, last: int) -> None:
+    for m in range(rows):
+        more, there = floats(made + m * broad * 4, broad), floats(hidden + m * broad * 4, broad)
+        for i in range(first, last):
+            there[i] += more[i]
+
+
+@entry
+def read(address: int) -> None:
+    told = words(address, tables.TOLD)
+    threads = told[tables.THREADS]
+    me = np.int64(call(told[tables.NUMBER])) if threads > 1 else np.int64(0)
+    broad, heads, shared, size = (
+        told[tables.BROAD],
+        told[tables.HEADS],
+        told[tables.SHARED],
+        told[tables.SIZE],
+    )
+    rows, start, hidden = told[tables.TOKENS], told[tables.START], told[tables.HIDDEN]
+    epsilon = float_of(np.int32(told[tables.EPSILON]))
+    normed = told[tables.OWN] + me * told[tables.OWNED]
+    mine = normed + rows * broad * 4
+    scores = told[tables.SCORES] + me * told[tables.ROOM] * 4
+    taken = (heads + 2 * shared) * size
+    from_, to = whole(broad, threads, me), whole(broad, threads, me + 1)
+    for number in range(told[tables.FIRST], told[tables.DEPTH]):
+        layer = words(told[tables.LAYERS] + number * tables.LAYER * 8, tables.LAYER)
+        if number == told[tables.MARK] and me == 0:
+            kept = floats(told[tables.KEPT] + start * broad * 4, rows * broad)
+            kept[:] = floats(hidden, rows * broad)
+        for m in range(rows):
+            _normed(hidden + m * broad * 4, layer[tables.BEFORE], broad, epsilon, normed + m * broad * 4)
+        one, other = whole(taken, threads, me), whole(taken, threads, me + 1)
+        _linear(
+            layer[tables.QKV : tables.QKV + tables.LINEAR], normed, rows, mine, one, other, told[tables.READ]
+        )
+        _wait(told)
+        keys = told[tables.KEYS] + number * told[tables.OF_LAYER]
+        values = told[tables.VALUES] + number * told[tables.OF_LAYER]
+        for item in range(
+            rows * (heads + shared) * me // threads, rows * (heads + shared) * (me + 1) // threads
+        ):
+            m, head = item // (heads + shared), item % (heads + shared)
+            there = told[tables.READ] + (m * taken + head * size) * 4
+            turned = there
+            if head >= heads:
+                turned = keys + (head - heads) * told[tables.OF_HEAD] + (start + m) * size * 4
+                value = floats(values + (head - heads) * told[tables.OF_HEAD] + (start + m) * size * 4, size)
+                value[:] = floats(there + shared * size * 4, size)
+            turn = m * size * 4
+            _turn(there, told[tables.COSINES] + turn, told[tables.SINES] + turn, size, turned)
+        _wait(told)
+        for item in range(heads * rows * me // threads, heads * rows * (me + 1) // threads):
+            head, m = item // rows, item % rows
+            of = head // (heads // shared) * told[tables.OF_HEAD]
+            query = told[tables.READ] + (m * taken + head * size) * 4
+            seen = told[tables.SEEN] + (m * heads + head) * size * 4
+            _attend(query, keys + of, values + of, size, start + m + 1, scores, seen)
+        _wait(told)
+        _linear(
+            layer[tables.OUT : tables.OUT + tables.LINEAR],
+            told[tables.SEEN],
+            rows,
+            mine,
+            from_,
+            to,
+            told[tables.MADE],
+        )
+        _add(told[tables.MADE], hidden, rows, broad, from_, to)
+        _wait(told)
+        for m in range(rows):
+            _normed(hidden + m * broad * 4, layer[tables.BETWEEN], broad, epsilon, normed + m * broad * 4)
+        inner = layer[tables.DOWN + tables.INPUTS]
+        one, other = whole(inner, threads, me), whole(inner, threads, me + 1)
+        up = layer[tables.UP : tables.UP + tables.LINEAR]
+        _linear(up, normed, rows, mine, one, other, told[tables.UPPED])
+        _linear(up, normed, rows, mine, inner + one, inner + other, told[tables.UPPED])
+        for m in range(rows):
+            both, acted = (
+                floats(told[tables.UPPED] + m * 2 * inner * 4, 2 * inner),
+                floats(told[tables.ACTED] + m * inner * 4, inner),
+            )
+            for i in range(one, other):
+                gate = both[i]
+                acted[i] = gate / (np.float32(1) + exponential(-gate)) * both[inner + i]
+        _wait(told)
+        _linear(
+            layer[tables.DOWN : tables.DOWN + tables.LINEAR],
+            told[tables.ACTED],
+            rows,
+            mine,
+            from_,
+            to,
+            told[tables.MADE],
+        )
+        _add(told[tables.MADE], hidden, rows, broad, from_, to)
+        _wait(told)
+    asked = told[tables.ASKED]
+    for m in range(asked):
+        _normed(
+            hidden + (rows - asked + m) * broad * 4, told[tables.LAST], broad, epsilon, normed + m * broad * 4
+        )
+    head_ = words(told[tables.HEAD], tables.LINEAR)
+    outputs = head_[tables.OUTPUTS]
+    one, other = whole(outputs, threads, me), whole(outputs, threads, me + 1)
+    _linear(head_, normed, asked, mine, one, other, told[tables.LOGITS])

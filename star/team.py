@@ -1,0 +1,39 @@
+"""Compiled functions on the threads that torch has: a second pool would wait for the first one's cores."""
+
+import ctypes
+from functools import cache
+
+import torch
+
+__all__ = ["Team", "team"]
+
+
+class Team:
+    """As many threads as torch is told to use."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        """Those of the OpenMP library that torch has loaded."""
+        self._parallel = library.GOMP_parallel
+        self._parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+        self._parallel.restype = None
+        #: Addresses of C functions: which thread this is, and to wait until all have come here.
+        self.number = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p).value or 0
+        self.barrier = ctypes.cast(library.GOMP_barrier, ctypes.c_void_p).value or 0
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return torch.get_num_threads()
+
+    def run(self, function: int, data: int) -> None:
+        """Call the function at this address with ``data``, once on each of them, and wait for all."""
+        self._parallel(function, data, self.size, 0)
+
+
+@cache
+def team() -> Team | None:
+    """None where torch's threads are not those of GNU's OpenMP, or of one that answers to its names."""
+    try:
+        return Team(ctypes.CDLL(None))
+    except (OSError, AttributeError, TypeError):  # not a Unix; other names
+        return None
