@@ -1,7 +1,7 @@
-"""Products of whole numbers, compiled on this machine for its own processor (numba; no compiler is needed).
+"""Int8 products, and the pass over a few tokens, compiled for the processor at hand; no compiler is needed.
 
-What is here are parts of larger functions, which ``product.py`` and ``few.py`` run on the threads of torch
-(``team.py``): no Python, no memory of their own, addresses in place of arrays.
+``product`` and ``read`` are what ``product.py`` and ``few.py`` run on the threads of torch (``team.py``); the
+rest are parts of them: no Python, addresses in place of arrays.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,12 @@ __all__ = ["LANES", "LARGEST", "MOST", "WIDTH", "filled", "product", "read"]
 LARGEST = 63 * 126
 #: Numbers that are multiplied at once; every row is filled up to a multiple of it.
 LANES = 16
-_WIDE_REGISTERS = bool(binding.get_host_cpu_features().get("avx512f", False))
+_FEATURES = binding.get_host_cpu_features()
+_WIDE_REGISTERS = bool(_FEATURES.get("avx512f", False))
+#: x86's own instruction, asked for by name: what LLVM makes of widened bytes otherwise is twice as slow.
+_PAIRED = bool(_FEATURES.get("avx2", False))
+#: So few rows of activations are multiplied with weights of 8 bits as they come.
+_NO_PANEL = 4 if _PAIRED else 0
 #: Rows of activations and rows of weights whose sums are kept in registers meanwhile: 32 of these, or 16.
 HEIGHT, WIDTH = (5, 4) if _WIDE_REGISTERS else (2, 4)
 #: Bytes of activations that stay in a second-level cache beside the weights that pass by.
@@ -116,15 +121,18 @@ def wide(typing: Any, source: Any, target: Any, count: Any) -> Any:
     return types.void(types.intp, types.intp, types.intp), code
 
 
-def _tile(height: int) -> Any:
-    """Code for ``height`` rows of activations by ``WIDTH`` of weights."""
+def _tile(height: int, width: int, chains: int = 1, bits: int = 16) -> Any:
+    """Code for ``height`` rows of activations by ``width`` of weights, which have so many ``bits``.
+
+    Each output has as many sums as there are ``chains``: an addition takes longer than the next may wait.
+    """
 
     @intrinsic
     def tile(typing: Any, left: Any, right: Any, length: Any, out: Any, stride: Any) -> Any:
         """Their products, as floats at ``out``, whose rows are ``stride`` numbers apart.
 
-        Both are rows of ``length`` numbers of 16 bits, a multiple of ``LANES``. Every lane's sum stays within
-        32 bits for rows of up to 16 thousand; what lanes add up to has 64.
+        Both are rows of ``length`` numbers, a multiple of ``chains`` times ``LANES``. Every lane's sum stays
+        within 32 bits for rows of up to 16 thousand; what lanes add up to has 64.
         """
 
         def code(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
@@ -135,31 +143,40 @@ def _tile(height: int) -> Any:
             builder.position_at_end(loop)
             i = builder.phi(_i64)
             i.add_incoming(_word(0), start)
-            sums = [[builder.phi(_PAIRS) for _ in range(WIDTH)] for _ in range(height)]
+            cells = [(part, m, n) for part in range(chains) for m in range(height) for n in range(width)]
+            sums = {cell: builder.phi(_PAIRS) for cell in cells}
 
-            def row_of(base: ir.Value, number: int) -> ir.Value:
+            def few(base: ir.Value, number: int, part: int, of: int) -> ir.Value:
                 # Whole rows further, and so far in this one.
-                place = builder.shl(builder.add(builder.mul(length, _word(number)), i), _word(1))
-                return _load(builder, builder.add(base, place), _FEW)
+                place = builder.add(builder.mul(length, _word(number)), builder.add(i, _word(part * LANES)))
+                place = builder.add(base, builder.mul(place, _word(of // 8)))
+                return _load(builder, place, ir.VectorType(ir.IntType(of), LANES))
 
-            weights = [row_of(right, n) for n in range(WIDTH)]
-            new = []
-            for m in range(height):
-                few = row_of(left, m)
-                new.append([builder.add(sums[m][n], _pairs(builder, few, weights[n])) for n in range(WIDTH)])
-            following = builder.add(i, _word(LANES))
+            new = {}
+            for part in range(chains):
+                weights = [few(right, n, part, bits) for n in range(width)]
+                if bits < 16:
+                    weights = [builder.sext(each, _FEW) for each in weights]
+                for m in range(height):
+                    row = few(left, m, part, 16)
+                    for n in range(width):
+                        pairs = _pairs(builder, row, weights[n])
+                        new[part, m, n] = builder.add(sums[part, m, n], pairs)
+            following = builder.add(i, _word(LANES * chains))
             builder.cbranch(builder.icmp_signed("<", following, length), loop, done)
             i.add_incoming(following, loop)
-            for m in range(height):
-                for n in range(WIDTH):
-                    sums[m][n].add_incoming(ir.Constant(_PAIRS, None), start)
-                    sums[m][n].add_incoming(new[m][n], loop)
+            for cell in cells:
+                sums[cell].add_incoming(ir.Constant(_PAIRS, None), start)
+                sums[cell].add_incoming(new[cell], loop)
             builder.position_at_end(done)
             for m in range(height):
-                for n in range(WIDTH):
+                for n in range(width):
                     number = builder.add(builder.mul(stride, _word(m)), _word(n))
                     there = _at(builder, builder.add(out, builder.shl(number, _word(2))), _f32)
-                    builder.store(builder.sitofp(_sum(builder, new[m][n]), _f32), there)
+                    total = new[0, m, n]
+                    for part in range(1, chains):
+                        total = builder.add(total, new[part, m, n])
+                    builder.store(builder.sitofp(_sum(builder, total), _f32), there)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 5), code
@@ -169,6 +186,11 @@ def _tile(height: int) -> Any:
 
 def _pairs(builder: ir.IRBuilder, left: ir.Value, right: ir.Value) -> ir.Value:
     """Products of 16 bits each, added by twos: one or two instructions where a processor has them."""
+    if _PAIRED:
+        name = "llvm.x86.avx2.pmadd.wd"
+        kind = ir.FunctionType(_PAIRS, [_FEW, _FEW])
+        made = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        return builder.call(made, [left, right])
     wide = ir.VectorType(_i32, LANES)
     product = builder.mul(builder.sext(left, wide), builder.sext(right, wide))
     even, odd = (ir.Constant(_PAIRS, [ir.Constant(_i32, j) for j in range(k, LANES, 2)]) for k in (0, 1))
@@ -187,7 +209,9 @@ def _sum(builder: ir.IRBuilder, lanes: ir.Value) -> ir.Value:
     return builder.call(reduce, [builder.sext(lanes, wide)])
 
 
-_tile_1, _tile_2, _tile_3, _tile_4, _tile_5 = (_tile(height) for height in range(1, 6))
+_tile_1, _tile_2, _tile_3, _tile_4, _tile_5 = (_tile(height, WIDTH) for height in range(1, 6))
+_line_1 = _tile(1, 1, chains=4, bits=8)
+_line_2, _line_3, _line_4 = (_tile(height, 1, chains=2, bits=8) for height in range(2, 5))
 
 
 @_exact
@@ -272,9 +296,19 @@ def products(
     """
     full = size // LANES * LANES
     for output in range(first, last, WIDTH):
-        # The last tile may hold fewer: what stands in the panel from before is multiplied for nothing, and
-        # written where the next output would be only if that is one of ours.
         here = min(WIDTH, last - output)
+        if rows <= _NO_PANEL and size % (4 * LANES) == 0:
+            for n in range(output, output + here):
+                at, there = weights + n * size, out + n * 4
+                if rows == 1:
+                    _line_1(left, at, length, there, stride)
+                elif rows == 2:
+                    _line_2(left, at, length, there, stride)
+                elif rows == 3:
+                    _line_3(left, at, length, there, stride)
+                else:
+                    _line_4(left, at, length, there, stride)
+            continue
         for n in range(here):
             source, target = weights + (output + n) * size, panel + n * length * 2
             wide(source, target, full)
