@@ -48,7 +48,7 @@ class Few:
         self._buffers = {number: torch.empty(kernel.MOST, size) for number, size in shapes.items()}
         for number, buffer in self._buffers.items():
             told[number] = buffer.data_ptr()
-        told[tables.NUMBER], told[tables.BARRIER] = team.number, team.barrier
+        team.describe(told)
         told[tables.LAYERS], told[tables.DEPTH] = self._table.ctypes.data, len(layers)
         told[tables.HEAD], told[tables.LAST] = self._of_head.ctypes.data, last.data_ptr()
         told[tables.EPSILON] = np.float32(epsilon).view(np.int32)
@@ -83,11 +83,7 @@ class Few:
         logits = torch.empty(keep, len(self._head.numbers))
         hidden = hidden.clone()
         told, both = self._told, past.both
-        told[tables.THREADS], told[tables.OWN], told[tables.OWNED] = (
-            threads,
-            self._own.data_ptr(),
-            self._owned,
-        )
+        told[tables.OWN], told[tables.OWNED] = self._own.data_ptr(), self._owned
         told[tables.HEADS], told[tables.SHARED], told[tables.SIZE] = heads
         told[tables.HIDDEN] = hidden.data_ptr()
         told[tables.COSINES], told[tables.SINES] = turns[0].data_ptr(), turns[1].data_ptr()

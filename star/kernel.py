@@ -5,6 +5,7 @@ rest are parts of them: no Python, addresses in place of arrays.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,12 +55,11 @@ def entry(function: Callable[[int], None]) -> Any:
 
     numba keeps by the date of one file: all that is compiled with it must stand in this one.
     """
-    made = cfunc(types.void(types.intp), nopython=True, cache=False, error_model="numpy")
+    compile_ = partial(cfunc, types.void(types.intp), nopython=True, error_model="numpy")
     try:
-        kept: Any = cfunc(types.void(types.intp), nopython=True, cache=True, error_model="numpy")(function)
+        return compile_(cache=True)(function)
     except (OSError, RuntimeError):  # no folder that may be written to; no room
-        return made(function)
-    return kept
+        return compile_()(function)
 
 
 def _at(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type) -> ir.Value:
@@ -214,27 +214,18 @@ _line_1 = _tile(1, 1, chains=4, bits=8)
 _line_2, _line_3, _line_4 = (_tile(height, 1, chains=2, bits=8) for height in range(2, 5))
 
 
-@_exact
-def floats(address: int, count: int) -> Any:
-    """The floats there."""
-    return carray(_pointer(address), (count,), np.float32)
+def _there(kind: Any) -> Any:
+    """A function that gives so many numbers of a kind at an address."""
+
+    @_exact
+    def array(address: int, count: int) -> Any:
+        return carray(_pointer(address), (count,), kind)
+
+    return array
 
 
-@_exact
-def words(address: int, count: int) -> Any:
-    """The numbers of 64 bits there."""
-    return carray(_pointer(address), (count,), np.int64)
-
-
-@_exact
-def counts(address: int, count: int) -> Any:
-    """The numbers of 16 bits there."""
-    return carray(_pointer(address), (count,), np.int16)
-
-
-@_exact
-def _bits(address: int, count: int) -> Any:
-    return carray(_pointer(address), (count,), np.int32)
+floats, words = _there(np.float32), _there(np.int64)
+_bits, _counts, _bytes = _there(np.int32), _there(np.int16), _there(np.int8)
 
 
 @_exact
@@ -262,7 +253,7 @@ def round_row(row: int, lift: int, size: int, padded: int, lifted: int, target: 
     largest = np.int32(0)
     for i in range(size):
         largest = max(largest, bits[i] & _MAGNITUDE)  # as whole numbers, NaN is the largest of all
-    numbers = counts(target, padded)
+    numbers = _counts(target, padded)
     for i in range(size, padded):
         numbers[i] = 0
     if largest >= _INFINITE:
@@ -313,8 +304,8 @@ def products(
             source, target = weights + (output + n) * size, panel + n * length * 2
             wide(source, target, full)
             if full < size:
-                rest = carray(_pointer(source + full), (size - full,), np.int8)
-                padding = counts(target + full * 2, length - full)
+                rest = _bytes(source + full, size - full)
+                padding = _counts(target + full * 2, length - full)
                 for i in range(length - full):
                     padding[i] = rest[i] if i < size - full else 0
         if here < WIDTH:
@@ -345,10 +336,10 @@ def products(
 def _rest(left: int, rows: int, length: int, panel: int, here: int, out: int, stride: int) -> None:
     """The same, for fewer outputs than a tile has."""
     for m in range(rows):
-        some = counts(left + m * length * 2, length)
+        some = _counts(left + m * length * 2, length)
         made = floats(out + m * stride * 4, here)
         for n in range(here):
-            others = counts(panel + n * length * 2, length)
+            others = _counts(panel + n * length * 2, length)
             total = np.int64(0)
             for i in range(length):
                 total += np.int64(some[i]) * np.int64(others[i])
@@ -386,12 +377,6 @@ def finish(out: int, scale: int, bias: int, factor: float, first: int, last: int
 
 
 @compiled
-def _wait(told: Any) -> None:
-    if told[tables.THREADS] > 1:
-        call(told[tables.BARRIER])
-
-
-@compiled
 def filled(size: int) -> int:
     """A row's length in numbers of 16 bits: a multiple of ``LANES``."""
     return (size + LANES - 1) // LANES * LANES
@@ -405,17 +390,17 @@ def product(address: int) -> None:
     """
     told = words(address, tables.ALONE + tables.LINEAR)
     linear = told[tables.ALONE :]
-    threads, rows = told[tables.THREADS], told[tables.COUNTED]
+    threads, rows = np.int64(call(told[tables.THREADS])), told[tables.COUNTED]
     size, outputs, out = linear[tables.INPUTS], linear[tables.OUTPUTS], told[tables.TO]
     length = filled(size)
-    me = np.int64(call(told[tables.NUMBER])) if threads > 1 else np.int64(0)
+    me = np.int64(call(told[tables.NUMBER]))
     numbers, factors = told[tables.ROUNDED], floats(told[tables.FACTORS], rows)
     mine = told[tables.EACH] + me * (WIDTH * length * 2 + size * 4)
     lifted = mine + WIDTH * length * 2
     for row in range(rows * me // threads, rows * (me + 1) // threads):
         given, target = told[tables.GIVEN] + row * size * 4, numbers + row * length * 2
         factors[row] = round_row(given, linear[tables.LIFT], size, length, lifted, target)
-    _wait(told)
+    call(told[tables.BARRIER])
     first, last = whole(outputs, threads, me), whole(outputs, threads, me + 1)
     # So many rows at once as stay near the processor while the weights pass by.
     block = max(HEIGHT, _NEAR // (2 * length) // HEIGHT * HEIGHT)
@@ -515,8 +500,8 @@ def _add(made: int, hidden: int, rows: int, broad: int, first: int, last: int) -
 @entry
 def read(address: int) -> None:
     told = words(address, tables.TOLD)
-    threads = told[tables.THREADS]
-    me = np.int64(call(told[tables.NUMBER])) if threads > 1 else np.int64(0)
+    threads = np.int64(call(told[tables.THREADS]))
+    me = np.int64(call(told[tables.NUMBER]))
     broad, heads, shared, size = (
         told[tables.BROAD],
         told[tables.HEADS],
@@ -541,7 +526,7 @@ def read(address: int) -> None:
         _linear(
             layer[tables.QKV : tables.QKV + tables.LINEAR], normed, rows, mine, one, other, told[tables.READ]
         )
-        _wait(told)
+        call(told[tables.BARRIER])
         keys = told[tables.KEYS] + number * told[tables.OF_LAYER]
         values = told[tables.VALUES] + number * told[tables.OF_LAYER]
         for item in range(
@@ -556,14 +541,14 @@ def read(address: int) -> None:
                 value[:] = floats(there + shared * size * 4, size)
             turn = m * size * 4
             _turn(there, told[tables.COSINES] + turn, told[tables.SINES] + turn, size, turned)
-        _wait(told)
+        call(told[tables.BARRIER])
         for item in range(heads * rows * me // threads, heads * rows * (me + 1) // threads):
             head, m = item // rows, item % rows
             of = head // (heads // shared) * told[tables.OF_HEAD]
             query = told[tables.READ] + (m * taken + head * size) * 4
             seen = told[tables.SEEN] + (m * heads + head) * size * 4
             _attend(query, keys + of, values + of, size, start + m + 1, scores, seen)
-        _wait(told)
+        call(told[tables.BARRIER])
         _linear(
             layer[tables.OUT : tables.OUT + tables.LINEAR],
             told[tables.SEEN],
@@ -574,7 +559,7 @@ def read(address: int) -> None:
             told[tables.MADE],
         )
         _add(told[tables.MADE], hidden, rows, broad, from_, to)
-        _wait(told)
+        call(told[tables.BARRIER])
         for m in range(rows):
             _normed(hidden + m * broad * 4, layer[tables.BETWEEN], broad, epsilon, normed + m * broad * 4)
         inner = layer[tables.DOWN + tables.INPUTS]
@@ -590,7 +575,7 @@ def read(address: int) -> None:
             for i in range(one, other):
                 gate = both[i]
                 acted[i] = gate / (np.float32(1) + exponential(-gate)) * both[inner + i]
-        _wait(told)
+        call(told[tables.BARRIER])
         _linear(
             layer[tables.DOWN : tables.DOWN + tables.LINEAR],
             told[tables.ACTED],
@@ -601,7 +586,7 @@ def read(address: int) -> None:
             told[tables.MADE],
         )
         _add(told[tables.MADE], hidden, rows, broad, from_, to)
-        _wait(told)
+        call(told[tables.BARRIER])
     asked = told[tables.ASKED]
     for m in range(asked):
         _normed(

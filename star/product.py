@@ -113,11 +113,7 @@ class Int8Linear(nn.Module):
         factors = torch.empty(count)
         each = torch.empty(threads.size, kernel.WIDTH * length * 2 + size * 4, dtype=torch.uint8)
         table = np.empty(tables.ALONE + tables.LINEAR, np.int64)
-        table[tables.NUMBER], table[tables.BARRIER], table[tables.THREADS] = (
-            threads.number,
-            threads.barrier,
-            threads.size,
-        )
+        threads.describe(table)
         table[tables.COUNTED], table[tables.GIVEN], table[tables.TO] = (
             count,
             given.data_ptr(),

@@ -10,8 +10,8 @@ BEFORE, BETWEEN = range(2)
 QKV, OUT, UP, DOWN = range(2, 2 + 4 * LINEAR, LINEAR)
 LAYER = 2 + 4 * LINEAR
 
-#: Of the threads: functions that say which one this is and that wait for all; how many there are.
-NUMBER, BARRIER, THREADS = range(3)
+#: Of the threads: functions that say which one this is and how many there are, and that wait for all.
+NUMBER, THREADS, BARRIER = range(3)
 
 #: Of one product by itself: how many rows, where they are and go; room for them rounded, for a factor of
 #: each, and for what each thread writes to. Behind it stands its linear layer.

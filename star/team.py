@@ -2,8 +2,11 @@
 
 import ctypes
 from functools import cache
+from typing import Any
 
 import torch
+
+from star import tables
 
 __all__ = ["Team", "team"]
 
@@ -16,14 +19,17 @@ class Team:
         self._parallel = library.GOMP_parallel
         self._parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
         self._parallel.restype = None
-        #: Addresses of C functions: which thread this is, and to wait until all have come here.
-        self.number = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p).value or 0
-        self.barrier = ctypes.cast(library.GOMP_barrier, ctypes.c_void_p).value or 0
+        told = library.omp_get_thread_num, library.omp_get_num_threads, library.GOMP_barrier
+        self._told = [ctypes.cast(each, ctypes.c_void_p).value for each in told]
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """The most that there are; a limit of the user's may let fewer come."""
         return torch.get_num_threads()
+
+    def describe(self, table: Any) -> None:
+        """Write into a table (``tables``) what its functions ask of the threads."""
+        table[[tables.NUMBER, tables.THREADS, tables.BARRIER]] = self._told
 
     def run(self, function: int, data: int) -> None:
         """Call the function at this address with ``data``, once on each of them, and wait for all."""

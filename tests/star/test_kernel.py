@@ -1,5 +1,8 @@
 """What is compiled computes what numpy computes, whatever the shape and the threads."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -65,7 +68,7 @@ def _by_numpy(layer: Int8Linear, rows: torch.Tensor) -> np.ndarray:
 @settings(deadline=None, max_examples=60)
 @given(
     rows=st.integers(1, 23),
-    inputs=st.integers(2, 100),
+    inputs=st.integers(2, 100) | st.sampled_from([64, 128, 192]),
     outputs=st.integers(1, 41),
     seed=st.integers(0, 2**20),
     more=st.booleans(),
@@ -82,7 +85,11 @@ def test_a_product_is_that_of_the_whole_numbers(
     np.testing.assert_allclose(seen, wanted, rtol=2e-5, atol=2e-5 * float(np.abs(wanted).max() + 1))
 
 
-@given(rows=st.integers(2, 40), inputs=st.integers(2, 70), outputs=st.integers(1, 30))
+@given(
+    rows=st.integers(2, 40),
+    inputs=st.integers(2, 70) | st.sampled_from([64, 128, 192]),
+    outputs=st.integers(1, 30),
+)
 @settings(deadline=None, max_examples=30)
 def test_a_row_gives_the_same_bits_alone_and_among_others(rows: int, inputs: int, outputs: int) -> None:
     layer = _layer(inputs, outputs, rows, more=False)
@@ -122,6 +129,18 @@ def test_the_ways_of_torch_give_the_same_but_for_the_last_bits() -> None:
     assert layer.beside is not None
     made.addmm_(x.index_select(1, layer.beside.neurons), layer.beside.rows)
     torch.testing.assert_close(made, layer.rows(x), rtol=1e-5, atol=1e-4)
+
+
+@compiled_only
+def test_fewer_threads_than_were_asked_for_make_all_of_it() -> None:
+    """A limit of the user's, which torch does not know of."""
+    told = {**os.environ, "OMP_THREAD_LIMIT": "1", "OMP_NUM_THREADS": "2"}
+    code = (
+        "import torch; from star.product import Int8Linear; torch.set_num_threads(2);"
+        "made = Int8Linear(torch.ones(40, 64, dtype=torch.int8), torch.ones(40)).rows(torch.ones(9, 64));"
+        "assert made.sub(64).abs().max() < 1e-3, made"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=told)
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2"])
