@@ -16,7 +16,7 @@ from star.locate import Layers, Pattern, Rank, layers_by_depth, layers_by_loss, 
 from star.model import CodeModel
 from star.patch import Draft
 from star.result import Budget, Outcome, Result, Step, outcome
-from star.solve import Basis, minimum_norm, sparing
+from star.solve import Basis, minimum_norm, natural, sparing
 from star.trace import Lesson, Place, System, Trace, join, prepare, trace
 
 __all__ = ["PUBLISHED", "STRENGTHS", "Star", "lowest_layer", "repair"]
@@ -37,6 +37,9 @@ class Star:
     ratio: float = 1 / 9
     #: Whether each case that fails may have as many, and not all cases together.
     widen: bool = True
+    #: Whether each position is sent where ordinary predictions heed it least, as far along its gradient as
+    #: the signs would send it; or where the signs point.
+    natural: bool = True
     #: Whether the least norm is the least movement of what stands before the places, and not the plain one.
     weigh: bool = True
     #: How much of the least squares' promise is given up where keeping it would take a huge delta.
@@ -65,8 +68,8 @@ _TIMID = 0.8
 
 #: STAR as published: the layers the target relies on, whole; ten steps whatever happens.
 PUBLISHED = Star(
-    step="weights", rank="loss", pattern="none", ratio=1.0, widen=False, weigh=False, ridge=0.0,
-    rate=1e-2, margin=0.0, early_stop=False, back_off=False, grow=1.0, fixed=True,
+    step="weights", rank="loss", pattern="none", ratio=1.0, widen=False, natural=False, weigh=False,
+    ridge=0.0, rate=1e-2, margin=0.0, early_stop=False, back_off=False, grow=1.0, fixed=True,
     steps=10,
 )  # fmt: skip
 
@@ -108,6 +111,9 @@ def repair(
     Cancelled.check(cancelled)
     first = last = trace(model, lessons, scored=layers)
     failing = len({failure.case for failure in first.failures}) if method.widen else 1
+    basis = basis or Basis(model)
+    if method.natural:
+        basis.learn(layers, cancelled)
     chosen = neurons(first.scores, method.pattern, method.ratio * max(failing, 1))
     steps = 0
     with Draft(model, chosen) as draft:
@@ -115,7 +121,7 @@ def repair(
         if first.failures or not all(each.solved for each in outcomes):
             until = started + budget.seconds
             most = budget.steps if method.steps is None else method.steps
-            loop = _Loop(model, draft, basis or Basis(model), method, most, until, on_step, cancelled)
+            loop = _Loop(model, draft, basis, method, most, until, on_step, cancelled)
             if method.mode == "batch":
                 loop.together(lessons)
             else:
@@ -280,6 +286,8 @@ class _Loop:
             activations = seen.activations[layer]
             if self._method.step == "outputs":
                 wanted = steers.abs() * seen.pulls[layer].sign()
+                if self._method.natural:
+                    wanted = natural(wanted, seen.pulls[layer], self._basis.heeded[layer])
                 guard = sparing(seen.ordinary[layer]) if self._method.weigh else None
                 step = minimum_norm(activations, wanted, guard, self._method.ridge)
             else:

@@ -6,15 +6,18 @@ model predicts to what is expected; the delta of least norm that gives every fai
 steer is the patch's prior (STAR, arXiv 2503.12899).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from star.everyday import texts
+from star.fisher import fisher
 from star.model import CodeModel
+from star.patch import installed
 
-__all__ = ["Basis", "Guard", "minimum_norm", "normalized", "sparing"]
+__all__ = ["Basis", "Guard", "minimum_norm", "natural", "normalized", "sparing"]
 
 #: What multiplies columns from the left, ``(f, n)`` to ``(f, n)``: a symmetric matrix that need not be made.
 Guard = Callable[[Tensor], Tensor]
@@ -25,16 +28,40 @@ _CHUNK_ROWS = 8192
 _RANK_TOLERANCE = 1e-6
 #: The least that a neuron counts in a weighed norm, as a share of what one counts on average.
 _FLOOR = 0.1
+#: The least that a direction of the outputs counts with ordinary predictions, as a share of the average.
+_HEEDED = 0.1
 
 
 class Basis:
-    """The semantic basis of a model: ``H (HᵀH)⁻¹``, a row for each token, made where asked for."""
+    """What directions mean to a base: to its vocabulary, and to what it predicts of ordinary code.
 
-    def __init__(self, model: CodeModel, factor: Float[Tensor, "d d"] | None = None) -> None:
-        """Take the Cholesky ``factor`` of ``HᵀH`` if it is known, or compute it (seconds)."""
+    The semantic basis is ``H (HᵀH)⁻¹``, a row for each token, made where asked for.
+    """
+
+    def __init__(
+        self,
+        model: CodeModel,
+        factor: Float[Tensor, "d d"] | None = None,
+        heeded: Mapping[int, Float[Tensor, "d d"]] | None = None,
+    ) -> None:
+        """Take the Cholesky ``factor`` of ``HᵀH``, and what is ``heeded``, or compute them (seconds)."""
+        self._model = model
         self._head = model.head
         self._gain = model.final_gain
         self.factor = _gram_factor(self._head, self._gain) if factor is None else factor
+        #: By layer, the Fisher information of what its output projection gives, where it was asked for.
+        self.heeded = dict(heeded or {})
+
+    def learn(self, layers: Sequence[int], cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Have what is heeded at some layers ready, on the base without patches (seconds, once).
+
+        Raises:
+            Cancelled: ``cancelled`` said so, between two passes.
+        """
+        missing = [layer for layer in layers if layer not in self.heeded]
+        if missing:
+            with installed(self._model, []):
+                self.heeded |= fisher(self._model, texts(), missing, cancelled)
 
     def rows(self, tokens: Sequence[int]) -> Float[Tensor, "n d"]:
         """The basis vectors of some tokens, ``(n, d)``."""
@@ -74,6 +101,25 @@ def minimum_norm(
     inverse = torch.linalg.pinv((gram + gram.T) / 2, hermitian=True, rtol=_RANK_TOLERANCE**2)
     solution: Tensor = sent @ (inverse @ steers.double())
     return solution.float()
+
+
+def natural(
+    directions: Float[Tensor, "n d"], pulls: Float[Tensor, "n d"], heeded: Float[Tensor, "d d"]
+) -> Float[Tensor, "n d"]:
+    """Directions that go as far along some pulls G, and cost ordinary predictions least.
+
+    The natural gradient ``G (F + ε I)⁻¹`` (Amari, 1998), each row so long that its product with its pull is
+    that of the direction given; ε a tenth of the mean diagonal of F, what is ``heeded``.
+    """
+    damped = heeded.double()
+    damped = damped + _HEEDED * damped.diagonal().mean() * torch.eye(len(damped), dtype=damped.dtype)
+    pulls = pulls.double()
+    least = torch.linalg.solve(damped, pulls.T).T
+    far = (directions.double() * pulls).sum(1, keepdim=True)
+    reached = (least * pulls).sum(1, keepdim=True)
+    # Where nothing pulls, nothing moves.
+    scaled: Tensor = least * torch.where(reached > 0, far / reached, 0.0)
+    return scaled.float()
 
 
 def sparing(ordinary: Float[Tensor, "m f"]) -> Guard | None:

@@ -17,6 +17,7 @@ from star.decode import write
 from star.errors import Cancelled, CaseError, PatchError, StarError
 from star.gate import Limits, Reading, Sample, Verdict, judge, read
 from star.history import revision
+from star.locate import layers_by_depth
 from star.mend import Attempt, Guarded, mend, pairs
 from star.model import CodeModel
 from star.patch import Patch, install, installed, load
@@ -40,6 +41,8 @@ _HISTORIES = 5
 _NEAR = prompt.Limits(384, 96)
 #: That it is at work is said no more often.
 _ALIVE_SECONDS = 1.0
+#: What was computed of the semantic basis, beside the model's own files.
+_BASIS = "basis.safetensors"
 
 
 class Worker:
@@ -49,6 +52,7 @@ class Worker:
         """Load the model in a folder; everything said goes to ``out``."""
         self._model = CodeModel.load(folder)
         self._layout = prompt.layout_of(self._model.token_id)
+        self._folder = folder
         self._basis = _basis(self._model, folder)
         self._out = out
         #: By the lowest layer that may change and the history that they were taken under, newest last.
@@ -112,6 +116,7 @@ class Worker:
         hold = self._held(held, lowest, cancelled)
         if job.check:
             return self._checked(job, hold, started, cancelled)
+        self._learn(job, method, cancelled)
         samples = self._samples(job)
         old = self._read(history, samples, lowest, cancelled)
         if not cases:  # a job to be ready for the next one
@@ -129,6 +134,14 @@ class Worker:
             cancelled=cancelled,
         )
         return self._finish(job, history, refused, before, attempts, started)
+
+    def _learn(self, job: jobs.Job, method: Star, cancelled: Callable[[], bool]) -> None:
+        """Have what the method needs to know of ordinary code: once for a model, beside which it is kept."""
+        layers = layers_by_depth(self._model.depth, method.layers)
+        if method.natural and not self._basis.heeded.keys() >= set(layers):
+            self._progress(job, "reading ordinary code, once for this model", 3)
+            self._basis.learn(layers, cancelled)
+            _keep(self._basis, self._model, self._folder)
 
     def _checked(
         self, job: jobs.Job, hold: Sequence[Lesson], started: float, cancelled: Callable[[], bool]
@@ -385,17 +398,24 @@ def _about(
 
 
 def _basis(model: CodeModel, folder: Path) -> Basis:
-    """The semantic basis, its factor kept beside the model (seconds to compute, the same for ever)."""
-    path = folder / "basis.safetensors"
-    with contextlib.suppress(OSError, SafetensorError), safe_open(path, "pt") as file:
+    """The semantic basis, what was computed of it before read from beside the model."""
+    with contextlib.suppress(OSError, SafetensorError), safe_open(folder / _BASIS, "pt") as file:
         if (file.metadata() or {}).get("fingerprint") == model.fingerprint:
-            return Basis(model, file.get_tensor("factor"))
+            heeded = {int(name): file.get_tensor(name) for name in set(file.keys()) - {"factor"}}
+            return Basis(model, file.get_tensor("factor"), heeded)
     basis = Basis(model)
+    _keep(basis, model, folder)
+    return basis
+
+
+def _keep(basis: Basis, model: CodeModel, folder: Path) -> None:
+    """Write a basis beside its model: it takes seconds to compute, and is the same for ever."""
+    path = folder / _BASIS
     part = path.with_name(f".{path.name}.{os.getpid()}")
+    heeded = {str(layer): heeded for layer, heeded in basis.heeded.items()}
     # A models folder that is read-only or full only costs the seconds again.
     with contextlib.suppress(OSError, SafetensorError):
-        save_file({"factor": basis.factor.contiguous()}, part, {"fingerprint": model.fingerprint})
+        save_file({"factor": basis.factor.contiguous(), **heeded}, part, {"fingerprint": model.fingerprint})
         part.replace(path)
     with contextlib.suppress(OSError):
         part.unlink(missing_ok=True)
-    return basis

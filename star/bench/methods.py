@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from star.case import Case
 from star.errors import BenchError
-from star.locate import Layers
+from star.locate import Layers, layers_by_depth
 from star.model import CodeModel
 from star.peers import ClosedForm, Gradient, Lora, Mint, Where, inverse, layers_at, second_moment
 from star.repair import PUBLISHED, STRENGTHS, Star, repair
@@ -168,7 +168,12 @@ def _spared(tried: Sequence[Trial], moved: str) -> float:
 
 
 def _star(name: str, method: Star, settings: Mapping[str, Any]) -> Variant:
-    return Variant(name, settings, lambda kit: partial(repair, method=method, basis=kit.basis))
+    def make(kit: Kit) -> Method:
+        if method.natural:
+            kit.basis.learn(layers_by_depth(kit.model.depth, method.layers))
+        return partial(repair, method=method, basis=kit.basis)
+
+    return Variant(name, settings, make)
 
 
 def _ours(name: str) -> Iterator[Variant]:

@@ -108,7 +108,7 @@ def test_one_position_in_the_last_layer_moves_by_rate_times_steer_against_the_gr
     logits = model.network(torch.tensor([case.prompt])).logits[0, -1:]
     torch.nn.functional.cross_entropy(logits, torch.tensor([failure.expected])).backward()
     rate = 0.05
-    method = replace(FIRST, rate=rate)
+    method = replace(FIRST, rate=rate, natural=False)
     handle.remove()
     patch = repair(model, [case], Budget(1), method=method).patch
 
@@ -132,7 +132,7 @@ def test_for_one_failing_position_signs_given_to_outputs_or_to_weights_are_the_s
     one: CodeModel,
 ) -> None:
     case = tiny.case(one, "")
-    ways = [replace(FIRST, step=step, weigh=False) for step in ("outputs", "weights")]
+    ways = [replace(FIRST, step=step, weigh=False, natural=False) for step in ("outputs", "weights")]
     first, second = (repair(one, [case], Budget(1), method=way).patch.rows[0] for way in ways)
     assert torch.allclose(first.delta, second.delta, rtol=1e-3, atol=1e-7)
 

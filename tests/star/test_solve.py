@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from star.family import tensor_at
 from star.model import CodeModel
-from star.solve import Basis, minimum_norm, normalized, sparing
+from star.solve import Basis, minimum_norm, natural, normalized, sparing
 
 SIZES = st.integers(1, 12)
 
@@ -119,3 +119,28 @@ def test_the_basis_of_a_bf16_model_is_made_in_full_precision(half: CodeModel, dt
     assert half.head.dtype == dtype
     head = half.head.double().numpy() * half.final_gain.double().numpy()
     assert np.allclose(Basis(half).rows([5]).numpy(), np.linalg.pinv(head.T)[[5]], rtol=1e-3, atol=1e-4)
+
+
+@settings(deadline=None)
+@given(n=SIZES, d=SIZES, rank=SIZES, seed=st.integers(0, 2**32 - 1))
+def test_a_natural_direction_goes_as_far_and_costs_ordinary_predictions_least(
+    n: int, d: int, rank: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    root, pulls = random.standard_normal((rank, d)), random.standard_normal((n, d))
+    asked = np.abs(random.standard_normal((n, d))) * np.sign(pulls)
+    heeded = root.T @ root
+    given = (torch.tensor(each, dtype=torch.float32) for each in (asked, pulls, heeded))
+    found = natural(*given).double().numpy()
+
+    assert np.allclose((found * pulls).sum(1), (asked * pulls).sum(1), rtol=1e-3, atol=1e-4)
+    damped = heeded + 0.1 * np.trace(heeded) / d * np.eye(d)
+    least = (asked * pulls).sum(1) ** 2 / np.einsum("nd,nd->n", pulls, np.linalg.solve(damped, pulls.T).T)
+    # No direction that goes as far costs less, by Cauchy and Schwarz.
+    assert np.allclose(np.einsum("nd,de,ne->n", found, damped, found), least, rtol=1e-3)
+
+
+def test_where_nothing_is_asked_or_nothing_pulls_nothing_moves() -> None:
+    heeded, ones = torch.eye(3), torch.ones(1, 3)
+    assert not natural(torch.zeros(1, 3), ones, heeded).any()
+    assert not natural(ones, torch.zeros(1, 3), heeded).any()

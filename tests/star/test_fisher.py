@@ -1,0 +1,74 @@
+"""What ordinary predictions heed, against the KL that is seen."""
+
+import torch
+from torch import Tensor
+
+from star.errors import Cancelled
+from star.fisher import fisher
+from star.model import CodeModel
+from star.patch import installed
+from star.repair import repair
+from star.result import Budget
+from star.solve import Basis
+from tests import tiny
+
+TEXTS = ["def f(x):\n    return x + 1\n", "import os\n\nprint(os.getcwd())\n", "for i in x:\n    print(i)\n"]
+
+
+def test_moving_an_output_a_little_costs_half_of_what_its_fisher_information_says(model: CodeModel) -> None:
+    layer = model.depth - 1
+    made = fisher(model, TEXTS, [layer])[layer].double()
+    assert torch.equal(made, made.T)
+    moved = 1e-2 * torch.randn(model.width, generator=torch.Generator().manual_seed(1)).double()
+    expected = float(moved @ made @ moved) / 2
+    seen = _kl(model, layer, moved.float())
+    assert 0.5 < seen / expected < 2.0  # F is of one draw at each of some hundred tokens
+
+
+def test_it_is_the_same_each_time_and_of_the_base_whatever_is_installed(one: CodeModel) -> None:
+    layers = [one.depth - 2, one.depth - 1]
+    basis = Basis(one)
+    basis.learn(layers)
+    patch = repair(one, [tiny.case(one)], Budget(2), basis=basis).patch
+    again = Basis(one, basis.factor)
+    with installed(one, [patch]):
+        again.learn(layers)
+        assert one.patches == (patch,)
+    assert all(torch.equal(basis.heeded[layer], again.heeded[layer]) for layer in layers)
+
+
+def test_texts_too_short_or_too_long_for_the_model_are_left_out_or_cut(one: CodeModel) -> None:
+    long = "x = 1\n" * (one.context or 512)
+    assert torch.isfinite(fisher(one, ["", "a", long], [0])[0]).all()
+    assert not fisher(one, [""], [0])[0].any()
+
+
+def test_it_can_be_cancelled(one: CodeModel) -> None:
+    try:
+        fisher(one, TEXTS, [0], lambda: True)
+    except Cancelled:
+        return
+    raise AssertionError("was not cancelled")
+
+
+def _kl(model: CodeModel, layer: int, moved: Tensor) -> float:
+    """The mean KL of predictions when a layer's projection gives that much more everywhere."""
+
+    def hook(_module: object, _args: object, output: Tensor) -> Tensor:
+        return output + moved
+
+    total, count = 0.0, 0
+    for text in TEXTS:
+        ids = model.encode(text)
+        old = _log_p(model, ids)
+        handle = model.projection(layer).register_forward_hook(hook)
+        new = _log_p(model, ids)
+        handle.remove()
+        total += float((old.exp() * (old - new)).sum())
+        count += len(old)
+    return total / count
+
+
+def _log_p(model: CodeModel, ids: tuple[int, ...]) -> Tensor:
+    with torch.no_grad():
+        return model.logits(ids, range(1, len(ids))).double().log_softmax(-1)
