@@ -55,6 +55,8 @@ class Plan:
     #: Tuning rows of each data set that the base gets wrong.
     tuning_rows: int = 8
     measures: frozenset[str] = frozenset(MEASURES)
+    #: Whether each row is repaired by itself, from the base.
+    singles: bool = True
     #: Cases to solve as one system; fewer than two: none.
     batch: int = 0
     #: Cases to repair one after another on one model.

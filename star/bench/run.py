@@ -37,15 +37,15 @@ def run(
     for data in plan.data:
         most = len(data.figures) if plan.limit is None else min(plan.limit, len(data.figures))
         pace.plan("base", "", most)
-        for name in plan.methods:
+        for name in plan.methods if plan.singles else ():
             pace.plan("repair", name, most)
     chosen = {data.name: _failing(session, data.name, data.figures, plan.limit) for data in plan.data}
     session.read_unrelated()
     for name in plan.methods:
         pace.drop("repair", name)
-        pace.plan("repair", name, sum(map(len, chosen.values())))
+        pace.plan("repair", name, sum(map(len, chosen.values())) if plan.singles else 0)
     variants = _tuned(session)
-    for data_name, rows in chosen.items():
+    for data_name, rows in chosen.items() if plan.singles else ():
         for row in rows:
             _row(session, data_name, row, variants)
     for data_name, rows in chosen.items():

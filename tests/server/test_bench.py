@@ -134,6 +134,7 @@ def test_what_does_not_fit_is_refused_before_the_model_is_loaded(
         (["--method", "sdg"], "no method sdg"),
         (["--recipe", "tldr"], "field"),
         (["--method", "sgd", "--lifelong", "2"], "--lifelong-method ours"),
+        (["--no-singles", "--batch", "2"], "leave out --no-singles"),
         (["--method", "ours"], "not installed"),
     ):
         ran = run(*asked, *more)

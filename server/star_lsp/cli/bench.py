@@ -139,6 +139,7 @@ bench.add_command(load)
     metavar="N",
     help="Programs of it to fill in and run.",
 )
+@click.option("--singles/--no-singles", default=True, help="Whether each row is repaired by itself (it is).")
 @click.option(
     "--lifelong", type=_COUNT, default=0, metavar="N", help="Repair N rows one after another on one model."
 )

@@ -55,6 +55,7 @@ class Asked:
     humaneval_rows: int
     infilling: Path | None
     infilling_rows: int
+    singles: bool
     lifelong: int
     lifelong_methods: tuple[str, ...]
     gate: bool
@@ -158,6 +159,8 @@ def _plan(asked: Asked) -> "Plan":
             data.append(Data(name, figures, () if asked.tuning else tuning))
     for name, path in zip(names[len(asked.files) :], asked.tuning, strict=True):
         data.append(Data(name, (), read(path, asked.recipe, asked.template)))
+    if asked.batch > 1 and not asked.singles:
+        raise BenchError("--batch is measured against the single repairs; leave out --no-singles.")
     methods = named(asked.methods or DEFAULT)
     lifelong = named(asked.lifelong_methods) if asked.lifelong else ()
     if absent := [name for name in lifelong if name not in methods]:
@@ -172,6 +175,7 @@ def _plan(asked: Asked) -> "Plan":
         limit=asked.limit,
         tuning_rows=asked.tuning_rows,
         measures=frozenset(asked.measures or MEASURES),
+        singles=asked.singles,
         batch=asked.batch,
         lifelong=asked.lifelong,
         lifelong_methods=lifelong,

@@ -236,6 +236,15 @@ def test_no_more_is_measured_than_is_asked_for(
     assert line["kl"] is None
 
 
+def test_a_lifelong_run_can_be_had_without_single_repairs(one: CodeModel, tmp_path: Path) -> None:
+    results, told = Results(tmp_path, {"same": {}}), list[tuple[int, int]]()
+    wanted = plan(methods=("ours",), lifelong=2, singles=False)
+    run(bench(one), wanted, results, lambda done, total, *_: told.append((done, total)))
+    assert not lines(results, "repair")
+    assert len(lines(results, "lifelong-step")) == 2
+    assert told[-1][0] == told[-1][1]
+
+
 def test_progress_counts_up_to_the_end_and_knows_what_is_left(one: CodeModel, tmp_path: Path) -> None:
     told: list[tuple[int, int, str, float | None]] = []
     wanted = plan(batch=2, lifelong=2)
