@@ -269,6 +269,7 @@ def test_what_leaned_on_a_patch_that_is_damaged_while_the_server_runs_is_checked
     store.patch_path(gone).unlink()
     client.command("revert", caseId=three)
     client.until(lambda: client.case(two)["patchId"] not in (None, old), "it is solved again")
+    client.until_state("ready")
     assert client.case(one)["status"] != "solved"
     check = actor.heard(session.model)[3]
     assert (check["check"], [each["id"] for each in check["hold"]]) == (True, [two])
