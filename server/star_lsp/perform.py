@@ -44,7 +44,7 @@ class Repair:
     cases: tuple[str, ...]
     #: Solve them together with all active cases from the pristine base, replacing the history.
     from_base: bool
-    #: Patches that were taken back: find out what is no longer solved without them, and repair nothing.
+    #: Patches that left the history: find out what is no longer solved without them, and repair nothing.
     without: tuple[str, ...] = ()
     #: A patch: find out what the model writes without it and with it, and repair nothing.
     compare: str = ""
@@ -145,7 +145,9 @@ def carry_over(store: Store, earlier: Sequence[str]) -> list[str]:
     patches = [patch for base in earlier for patch in store.active(base)]
     cases = [case.id for case in store.solved_by(patches)]
     if patches:
-        store.deactivate([patch.id for patch in patches], [], cases)
+        store.deactivate([patch.id for patch in patches], [], cases, check=False)
+    for base in earlier:  # what was to be checked there never will be
+        store.checked(base, [], "", [])
     return cases
 
 

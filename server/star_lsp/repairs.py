@@ -200,17 +200,20 @@ class Repairs:
         if found.rest:
             self.ask(found.rest, from_base=False)
         if found.leaned_on:
-            self.check_without(found.patches)
+            self.check_rest()
         elif not found.rest and self._process.pid:
             self._get_warm()
         self._listener.changed(["cases", "patches", "revision"])
 
-    def check_without(self, patches: Sequence[str]) -> None:
-        """Find out, before anything else, which cases are no longer solved without some patches."""
-        waiting = [id_ for each in self._queue for id_ in each.without]
+    def check_rest(self) -> None:
+        """Find out, before anything else, which cases are no longer solved without what left the history.
+
+        There may be nothing to find out. What an earlier server was to check, and did not, is meant too.
+        """
         self._queue = [each for each in self._queue if not each.without]
-        self._queue.insert(0, checking((*waiting, *patches)))
-        self._hurry()
+        if without := self._store.unchecked(self._base):
+            self._queue.insert(0, checking(without))
+            self._hurry()
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -299,7 +302,8 @@ class Repairs:
             cancelled=lambda: self._stopping,
         )  # fmt: skip
         if isinstance(answer, jobs.Failed):
-            unchecked = f"What is left without {', '.join(repair.without)} could not be checked. "
+            without = ", ".join(repair.without)
+            unchecked = f"What is left without {without} could not be checked; it is at the next start. "
             return "cancelled" if answer.cancelled else unchecked + answer.reason
         if answer.broken:
             self._listener.changed(["cases"])

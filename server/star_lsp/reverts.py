@@ -21,7 +21,7 @@ class Reverted:
     patches: tuple[str, ...]
     #: Cases that are pending again: their patch went for another one's sake.
     rest: tuple[str, ...]
-    #: Whether anything that is left was made while they were there, and so may have leaned on them.
+    #: Whether what is left is to be checked: it was made while they were there, and may have leaned on them.
     leaned_on: bool
 
 
@@ -40,11 +40,16 @@ class Checked:
 
 
 def take_back(
-    store: Store, active: Sequence[Patch], *, patch: str | None = None, case: str | None = None
+    store: Store,
+    active: Sequence[Patch],
+    *,
+    patch: str | None = None,
+    case: str | None = None,
+    check: bool = True,
 ) -> Reverted:
     """What was taken out of the history: a patch, or every patch that was made for a case.
 
-    Cases that another patch solves by now stay solved.
+    Cases that another patch solves by now stay solved. With ``check`` off nothing is to be checked.
 
     Raises:
         NotFound: no active patch is meant.
@@ -60,16 +65,12 @@ def take_back(
     made_for = dict.fromkeys(id_ for each in meant if each.id in gone for id_ in each.cases if id_ in known)
     reverted = [id_ for id_ in made_for if case in (None, id_) and (known[id_].patch or gone[0]) in gone]
     rest = tuple(id_ for id_ in made_for if case not in (None, id_) and known[id_].patch in gone)
-    first = min(each.position for each in meant if each.id in gone)
-    later = any(each.position > first for each in active if each.base == base and each.id not in gone)
-    unpatched = any(each.status == "solved" and each.patch is None for each in known.values())
-    store.deactivate(gone, reverted, rest)
-    return Reverted(base, gone, rest, later or unpatched)
+    return Reverted(base, gone, rest, store.deactivate(gone, reverted, rest, check=check))
 
 
-def checking(reverted: Sequence[str]) -> Repair:
+def checking(patches: Sequence[str]) -> Repair:
     """The work to find out what is no longer solved without some patches."""
-    return replace(new_repair([], from_base=False), without=tuple(reverted))
+    return replace(new_repair([], from_base=False), without=tuple(patches))
 
 
 async def check(
@@ -84,27 +85,31 @@ async def check(
 ) -> Checked | jobs.Failed:
     """The solved cases that the history no longer solves, pending again, with the reason, when this returns.
 
-    Every solved case is asked for, be its own patch older or newer than those that were taken back: a newer
-    one was judged only together with these.
+    Every solved case is asked for, be its own patch older or newer than those that left: a newer one was
+    judged only together with these. Whatever left the history up to the end of the check is meant; nothing is
+    asked where another process has checked that meanwhile.
 
-    Cancelled, or failed, it leaves the store as it is.
+    Cancelled, or failed, it leaves the store as it is: the check stays to be made.
 
     Raises:
         StoreError: the store cannot be used.
     """
-    reason = f"No longer solved without patch {', '.join(repair.without)}."
     async with alone(store, cancelled) as our_turn:
         while our_turn and not cancelled():
+            without = store.unchecked(base)
+            if not without:
+                return Checked(0, ())
             active = store.active(base)
             job = replace(make_job(store, repair, [], active, settings), check=True, accepted=())
-            if not job.hold:
-                return Checked(0, ())
-            on_progress(jobs.Progress(repair.id, "starting", 0))
-            answer = await run(process, job, base, on_progress, cancelled)
-            if isinstance(answer, jobs.Failed):
-                return answer
-            broken = answer.verdict.get("gate", {}).get("broken", ())
-            reopened = store.reopen(base, broken, reason, [each.id for each in active])
+            broken: Sequence[str] = ()
+            if job.hold:
+                on_progress(jobs.Progress(repair.id, "starting", 0))
+                answer = await run(process, job, base, on_progress, cancelled)
+                if isinstance(answer, jobs.Failed):
+                    return answer
+                broken = answer.verdict.get("gate", {}).get("broken", ())
+            reason = f"No longer solved without patch {', '.join(without)}."
+            reopened = store.checked(base, broken, reason, [each.id for each in active])
             if reopened is not None:  # or the history has changed meanwhile
                 return Checked(len(job.hold), tuple(reopened))
     return jobs.Failed(repair.id, "The check was cancelled.", cancelled=True)

@@ -181,9 +181,10 @@ def _pages(path: Path) -> dict[int, bytes]:
     """Every page as it was last written, as far as that can be read."""
     size, log = _page_bytes(path), _log(path)
     content = path.read_bytes() if path.exists() else b""
+    # A page that is cut short is none: what stood in the rest of it would be read as zeros.
     pages = {
-        number + 1: content[start : start + size].ljust(size, b"\0")
-        for number, start in enumerate(range(0, len(content), size))
+        number + 1: content[start : start + size]
+        for number, start in enumerate(range(0, len(content) - size + 1, size))
     }
     frames = [frame for frame in _frames(log, size) if _current(frame, log)]
     if not _has_header(log) and frames:  # the round is told by most of them

@@ -257,7 +257,7 @@ class Service:
             self._base = model.base
             self._clean(earlier_bases(model.fingerprint, model.weights))
             sweep(model.folder)
-            out = await self._sound()
+            await self._sound()
             self.history = self._active()
             self.revision = await self.engine.load(model.folder, self.history)
         except asyncio.CancelledError:
@@ -279,8 +279,7 @@ class Service:
         self._set_state("ready")
         self.tell(["revision"])
         self.touched()
-        if out:
-            self._repairs.check_without([each.patch for each in out])
+        self._repairs.check_rest()
         if self.settings.repair.schedule == "at once":
             self._repair_pending()
 
@@ -344,12 +343,13 @@ class Service:
         try:
             self.revision = await revision
         except PatchError:
-            out = await self._sound()
-            if not out:
+            if not await self._sound():
                 raise
             self.history = self._active()
             self.revision = await self.engine.install(self.history)
             self.tell(["cases", "patches"])
+            if self._repairs:
+                self._repairs.check_rest()
 
     async def _sound(self) -> list[Out]:
         """The patches that had to leave the history, as their files are not what they were; all are told."""

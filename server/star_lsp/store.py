@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 Status = Literal["pending", "repairing", "solved", "failed", "reverted"]
 
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = """
 CREATE TABLE cases (
     id TEXT PRIMARY KEY, status TEXT NOT NULL, language TEXT NOT NULL, uri TEXT NOT NULL,
@@ -48,9 +48,21 @@ CREATE TABLE accepted (
 """
 #: What each version added to the one before. A table of its own, so that a server of the version before
 #: that has the store open just now goes on undisturbed.
-_ADDED = {2: "CREATE TABLE comparisons (patch TEXT PRIMARY KEY, places TEXT NOT NULL)"}
+_ADDED = {
+    2: "CREATE TABLE comparisons (patch TEXT PRIMARY KEY, places TEXT NOT NULL)",
+    # Patches that others leaned on, and without which the rest of the history is still to be checked.
+    3: "CREATE TABLE unchecked (patch TEXT NOT NULL, base TEXT NOT NULL, PRIMARY KEY (patch, base))",
+}
 #: After so many pages the log goes into the database: at every start what is in the log is looked through.
 _LOG_PAGES = 100
+#: A patch that has left is to be checked for if one that is left is newer, or if a case is solved by none:
+#: the model wrote that by itself, perhaps only with this patch.
+_LEANED_ON = """
+INSERT OR REPLACE INTO unchecked SELECT id, base FROM patches AS gone WHERE id = ? AND (
+    EXISTS (SELECT 1 FROM patches WHERE active AND base = gone.base AND position > gone.position)
+    OR EXISTS (SELECT 1 FROM cases WHERE status = 'solved' AND patch IS NULL)
+)
+"""
 _AGAIN_SECONDS = 0.1
 _LOST = "Its patch was lost when the store was damaged."
 _FLAGGED_AGAIN = "Its place was flagged again, with another fix."
@@ -308,18 +320,27 @@ class Store:
                 ended += [id_] * done.rowcount
         return ended
 
-    def reopen(self, base: str, ids: Iterable[str], reason: str, leans_on: Sequence[str]) -> list[str] | None:
-        """Solved cases that were found to be so no longer, now pending; those whose status that changed.
+    def unchecked(self, base: str) -> list[str]:
+        """The patches without which the history of a base is still to be checked, oldest first."""
+        with self._reading():
+            rows = self._db.execute("SELECT patch FROM unchecked WHERE base = ? ORDER BY rowid", [base])
+            return [row["patch"] for row in rows]
 
-        ``leans_on`` is the history that they were found under; nothing happens, and None is returned, when
-        that is no longer the history.
+    def checked(
+        self, base: str, broken: Iterable[str], reason: str, leans_on: Sequence[str]
+    ) -> list[str] | None:
+        """End the check of a history: what it found broken is pending; the cases whose status that changed.
+
+        ``leans_on`` is the history that was checked; nothing happens, and None is returned, when that is no
+        longer the history.
         """
         with self._writing():
             if [each.id for each in self.active(base)] != list(leans_on):
                 return None
+            self._db.execute("DELETE FROM unchecked WHERE base = ?", [base])
             return [
                 id_
-                for id_ in ids
+                for id_ in broken
                 if self._db.execute(
                     "UPDATE cases SET status = 'pending', patch = NULL, reason = ? "
                     "WHERE id = ? AND status = 'solved'",
@@ -421,15 +442,25 @@ class Store:
         reverted: Sequence[str],
         pending: Sequence[str] = (),
         reason: str | None = None,
-    ) -> None:
-        """Take patches out of the history; their cases are reverted, or pending again for a reason."""
+        *,
+        check: bool = True,
+    ) -> bool:
+        """Take patches out of the history; their cases are reverted, or pending again for a reason.
+
+        Whether what is left is to be checked without them: something there was made on top of them, and may
+        have leaned on them. It stays to be checked, whoever is killed, until ``checked``; never with
+        ``check`` off.
+        """
+        gone = [(id_,) for id_ in ids]
         with self._writing():
-            self._db.executemany("UPDATE patches SET active = 0 WHERE id = ?", [(id_,) for id_ in ids])
+            self._db.executemany("UPDATE patches SET active = 0 WHERE id = ?", gone)
             for status, cases, why in (("reverted", reverted, None), ("pending", pending, reason)):
                 self._db.executemany(
                     "UPDATE cases SET status = ?, patch = NULL, reason = ? WHERE id = ?",
                     [(status, why, case) for case in cases],
                 )
+            leaned_on = self._db.executemany(_LEANED_ON, gone if check else [])
+            return leaned_on.rowcount > 0
 
     def keep_comparison(self, id_: str, places: Sequence[Mapping[str, Any]]) -> None:
         """Keep what the model was found to write without a patch and with it, instead of what was kept."""
@@ -499,6 +530,8 @@ class Store:
                 idle = "" if before is None else " AND active = 0"
                 rows = self._db.execute(f"SELECT id FROM patches WHERE 1{idle}{older}", values)
                 gone = [row["id"] for row in rows]
+                if before is None:  # nothing is left to be checked
+                    self._db.execute("DELETE FROM unchecked")
                 free = "" if before is None else " AND status != 'repairing' AND id NOT IN "
                 marks = f"({','.join('?' * len(covered))})" if free else ""
                 of_cases = self._db.execute(
@@ -554,7 +587,8 @@ class Store:
         part = aside / "part"
         part.mkdir(mode=0o700)
         empty = _new_database(part / "empty.sqlite3")
-        tables = {"cases": _is_case, "patches": _is_patch, "accepted": _is_row, "comparisons": _is_row}
+        tables = {"cases": _is_case, "patches": _is_patch}
+        tables |= dict.fromkeys(("accepted", "comparisons", "unchecked"), _is_row)
         rows = salvage.rows(aside / self.path.name, empty, tables, part / "image.sqlite3")
         recovered = _new_database(part / "recovered.sqlite3")
         with closing(sqlite3.connect(recovered, isolation_level=None)) as db:
@@ -566,6 +600,10 @@ class Store:
                         f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({','.join('?' * len(row))})",
                         list(row.values()),
                     )
+            db.execute(  # what is left may have leaned on those that are lost
+                "INSERT OR IGNORE INTO unchecked SELECT DISTINCT cases.patch, patches.base FROM cases "
+                "JOIN patches ON active WHERE patch NOT IN (SELECT id FROM patches WHERE active)"
+            )
             db.execute(
                 "UPDATE cases SET status = 'pending', patch = NULL, reason = ? WHERE patch IS NOT NULL "
                 "AND patch NOT IN (SELECT id FROM patches WHERE active)",

@@ -26,6 +26,7 @@ from star.history import base_of, revision
 from tests.faults.nursery import Nursery
 from tests.mendable import VALUES
 from tests.server.client import Client, Refused
+from tests.server.test_store import make_old
 
 __all__ = ["PHASES", "SETTINGS", "TURNS", "Killer", "Machine", "rows_of", "weights_of"]
 
@@ -46,6 +47,7 @@ OURS = {
     "repair.lock",
     "patches",
     "store.version-1.sqlite3",
+    "store.version-2.sqlite3",
 }
 PHASES: Mapping[str, Sequence[str]] = {
     "start": ("server", "client"),
@@ -278,6 +280,25 @@ class Machine:
         shutil.rmtree(copy)
         return cases, patches
 
+    def unchecked(self) -> list[str]:
+        """The patches without which the rest is still to be checked."""
+        with (
+            contextlib.suppress(sqlite3.OperationalError),  # there is no store yet, or an old one
+            closing(sqlite3.connect(f"file:{self.data}/store.sqlite3?mode=ro", uri=True)) as db,
+        ):
+            return [row[0] for row in db.execute("SELECT patch FROM unchecked ORDER BY rowid")]
+        return []
+
+    def until_checked(self) -> None:
+        """Wait until the server has checked what is left after a revert, and repaired what is broken."""
+        self.ledger.repairing |= set(self.ledger.cases)
+
+        def over() -> bool:
+            status = self.client.command("status")
+            return not self.unchecked() and status["state"] == "ready" and not status["queue"]
+
+        self.client.until(over, "what is left after a revert is checked", 60)
+
     def check_disk(self) -> list[str]:
         """That nothing is lost and no patch half active; the history."""
         cases, patches = self.rows()
@@ -380,7 +401,7 @@ class Killer:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.seconds: Counter[str] = Counter()
         self.reached: Counter[str] = Counter()
-        self.starts = 0
+        self.starts = self.checks = 0
         self._homes = 0
         self._long = {"pull": 3.0, "convert": 2.0, "start": 0.5}
         self.machine = self._new_machine()
@@ -421,7 +442,8 @@ class Killer:
             lines.append(f"{phase:<10}{count:>4} kills ({each}{caught}), {self.seconds[phase]:.0f} s")
         return [
             *lines,
-            f"all       {sum(self.counts.values()):>4} kills, {self.starts} starts checked, nothing lost",
+            f"all       {sum(self.counts.values()):>4} kills, {self.starts} starts checked, "
+            f"{self.checks} checks after a revert made up for, nothing lost",
         ]
 
     # -- rounds
@@ -442,10 +464,14 @@ class Killer:
             left = self.nursery.left()
             promise(not left, f"left alive: {left}")
             machine.check_disk()
+            unchecked = bool(machine.unchecked())
             began = time.monotonic()
             machine.ready()
             self._long["start"] = time.monotonic() - began
-            machine.check_served(look=self.starts % 3 == 0)
+            if unchecked:
+                machine.until_checked()
+                self.checks += 1
+            machine.check_served(look=unchecked or self.starts % 3 == 0)
             machine.ledger.leaving.clear()
             machine.ledger.repairing.clear()
             self.starts += 1
@@ -456,8 +482,7 @@ class Killer:
         machine.kill("server")
         if phase == "migration":
             with closing(sqlite3.connect(machine.data / "store.sqlite3", isolation_level=None)) as db:
-                db.execute("DROP TABLE comparisons")
-                db.execute("PRAGMA user_version = 1")
+                make_old(db, self.random.choice((1, 2)))
         machine.launch()
         with contextlib.suppress(OSError, AssertionError):
             machine.client.ask("initialize", _hello())

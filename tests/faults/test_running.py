@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from star.history import revision
 from star_lsp.catalogue import import_, installed
@@ -99,6 +100,54 @@ def test_a_repair_on_a_patch_that_was_altered_meanwhile_is_refused_by_name(machi
     client.command("repairAll", cases=[case], fromBase=False)
     reason = client.until_case(case, "failed", seconds=60)["reason"]
     assert f"The patch {first}.safetensors is not the one that went live; restart star-lsp" in reason
+
+
+# -- reverts
+
+
+def checks(machine: Machine) -> list[str]:
+    """What the checks of the server that runs have come to."""
+    told = machine.client.of("$/progress")
+    tokens = [each["token"] for each in told if "Checking" in each["value"].get("title", "")]
+    ends = [each for each in told if each["token"] in tokens and each["value"]["kind"] == "end"]
+    return [each["value"]["message"] for each in ends]
+
+
+def test_a_server_that_is_killed_between_a_revert_and_its_check_makes_it_after_the_next_start(
+    machine: Machine,
+) -> None:
+    client = machine.ready()
+    item = machine.item_at("hc")  # shown before the first repair, by which the model comes to write it, too
+    first = machine.repaired("hb")
+    patch, expected = client.case(first)["patchId"], client.case(first)["expected"]
+    second = client.flag(item, expected)
+    machine.ledger.cases[second] = ("hc = ", expected)
+    machine.ledger.repairing.add(second)
+    client.command("repairAll", cases=[second], fromBase=False)
+    client.until_case(second, "solved", seconds=60)
+    client.until_state("ready", seconds=60)
+    machine.check_disk()
+    machine.ledger.leaving = {patch}
+    with FileLock(machine.data / "repair.lock"):  # whoever wants to check waits
+        client.command("revert", patchId=patch)
+        machine.kill("server")
+    assert machine.unchecked() == [patch]
+    case, _ = machine.rows()[0][second], machine.check_disk()
+    assert case["status"] == "solved", "so it seems"
+    client = machine.ready()
+    (said,) = client.until(lambda: checks(machine), "the check", 60)
+    assert said in (
+        f"1 of 1 cases no longer solved: {second}",
+        "all other cases that were solved are so still: 1",
+    )
+    client.until_case(second, "solved", seconds=60)
+    client.until_state("ready", seconds=60)
+    assert machine.unchecked() == []
+    assert machine.text_at("hc") == expected
+    machine.check_served(look=True)
+    machine.kill("server")
+    client = machine.ready()
+    assert checks(machine) == [], "it is made once"
 
 
 # -- models

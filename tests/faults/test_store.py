@@ -15,6 +15,7 @@ from star_lsp import store as store_module
 from star_lsp.errors import StoreError
 from star_lsp.store import Accepted, Case, Store
 from tests.faults.conftest import filled
+from tests.server.test_store import make_old
 
 LONG = "def f(x):\n    return x  # a line as long as lines are\n" * 30
 PAGE, FRAME = 4096, 4096 + 24
@@ -131,6 +132,17 @@ def test_what_can_be_read_of_a_damaged_store_is_in_use_and_the_rest_is_kept(
     with closing(Store(folder)) as again:
         assert again.word is None
         assert len(again.cases()) == len(found) + 1
+
+
+def test_what_is_left_without_a_patch_stays_to_be_checked_be_it_reverted_or_lost(tmp_path: Path) -> None:
+    with closing(Store(tmp_path)) as store:
+        reverted, lost, left = (activate(store, add(store, name)) for name in "xyz")
+        assert store.deactivate([reverted], [])
+        store._db.execute("DELETE FROM patches WHERE id = ?", [lost])  # as if its page could not be read
+    overwrite(STORE, lambda _: 0, 16)(tmp_path)
+    with closing(Store(tmp_path)) as store:
+        assert [patch.id for patch in store.active("b")] == [left]
+        assert store.unchecked("b") == [reverted, lost]
 
 
 def test_a_log_that_ends_in_the_middle_of_a_transaction_is_no_damage(
@@ -304,8 +316,7 @@ def test_a_read_only_home_is_said_and_left(disk: Path) -> None:
 def test_an_old_store_on_a_full_disk_stays_an_old_one(disk: Path) -> None:
     with closing(Store(disk / "data")) as store:
         cases = [add(store, f"x{number}").id for number in range(30)]
-        store._db.execute("DROP TABLE comparisons")
-        store._db.execute("PRAGMA user_version = 1")
+        make_old(store._db)
     filler = filled(disk, 3 * PAGE)
     with pytest.raises(StoreError, match="has room"):
         Store(disk / "data")

@@ -105,6 +105,7 @@ def test_a_revert_asks_nothing_where_nothing_leaned_or_it_is_told_not_to(shell: 
     assert shell.run("revert", third.id)[0] == 0
     assert shell.run("revert", first.id, "--no-check")[0] == 0
     assert shell.heard == []
+    assert shell.store.unchecked("b") == [], "nor does a server that starts"
     assert shell.store.case(second.id).status == "solved"
 
 
@@ -125,8 +126,9 @@ def test_a_check_that_fails_is_said_and_the_revert_stands(shell: Shell) -> None:
     status, out, err = shell.run("revert", gone.id)
     assert status == 1
     assert f"Reverted {gone.id}" in out
-    assert "What is left could not be checked: No memory." in err
+    assert "What is left could not be checked (the server does it when it next starts): No memory." in err
     assert [shell.store.case(case.id).status for case in (gone, left)] == ["reverted", "solved"]
+    assert shell.store.unchecked("b") == [gone.patch]
 
 
 def test_a_repair_names_every_case_that_failed_and_why(shell: Shell) -> None:
@@ -223,3 +225,11 @@ def test_a_flag_is_undone_and_what_its_patch_was_for_besides_is_pending_again(sh
     assert [(case.id, case.status) for case in shell.store.cases()] == [(other.id, "pending")]
     assert not shell.store.patch(patch).active
     assert shell.run("cases", "undo", solved.id)[0] == 2
+
+
+def test_what_leaned_on_a_flag_that_is_undone_is_left_for_a_server_to_check(shell: Shell) -> None:
+    gone, left = shell.solved("a"), shell.solved("b")
+    assert shell.run("cases", "undo", gone.id)[0] == 0
+    assert shell.store.unchecked("b") == [gone.patch]
+    assert shell.store.case(left.id).status == "solved"
+    assert shell.heard == []

@@ -6,8 +6,9 @@ import pytest
 from filelock import FileLock
 
 from star_lsp import jobs
-from star_lsp.reverts import Checked
+from star_lsp.reverts import Checked, Reverted
 from star_lsp.settings import Settings
+from star_lsp.sound import take_out
 from star_lsp.store import Case
 from tests.server.stage import Stage, played
 
@@ -128,12 +129,57 @@ def test_nothing_leans_on_the_newest_patch_but_a_case_that_the_model_wrote_by_it
 def test_a_check_that_fails_says_why_and_changes_nothing(stage: Stage, act: str) -> None:
     async def play() -> None:
         a, b = await solved(stage, *"ab")
-        answer = await stage.check(stage.take_back(patch=a.patch))
+        found = stage.take_back(patch=a.patch)
+        answer = await stage.check(found)
         assert isinstance(answer, jobs.Failed)
         assert not answer.cancelled
         assert stage.status(a, b) == [("reverted", None), ("solved", None)]
+        assert stage.store.unchecked("b") == [a.patch], "it stays to be checked"
+        stage.script("break")
+        assert await stage.check(found) == Checked(1, (b.id,))
+        assert stage.store.unchecked("b") == []
 
     stage.script("solve", "solve", act)
+    played(stage, play)
+
+
+def test_what_another_process_has_checked_meanwhile_is_not_checked_again(stage: Stage) -> None:
+    async def play() -> None:
+        a, _ = await solved(stage, *"ab")
+        found = stage.take_back(patch=a.patch)
+        assert await stage.check(found) == Checked(1, ())
+        assert await stage.check(found) == Checked(0, ())
+        assert len(stage.heard) == 3
+
+    stage.script("solve")
+    played(stage, play)
+
+
+def test_where_no_case_is_left_the_check_is_over_and_no_worker_is_asked(stage: Stage) -> None:
+    async def play() -> None:
+        a, b = await solved(stage, *"ab")
+        found = stage.take_back(patch=a.patch)
+        stage.take_back(patch=b.patch)
+        assert stage.store.unchecked("b") == [a.patch]
+        assert await stage.check(found) == Checked(0, ())
+        assert stage.store.unchecked("b") == []
+        assert len(stage.heard) == 2
+
+    stage.script("solve")
+    played(stage, play)
+
+
+def test_a_patch_whose_file_is_damaged_is_checked_for_as_one_that_was_reverted(stage: Stage) -> None:
+    async def play() -> None:
+        a, b = await solved(stage, *"ab")
+        stage.store.patch_path(str(a.patch)).unlink()
+        (out,) = take_out(stage.store, "b")
+        assert (out.patch, out.cases) == (a.patch, (a.id,))
+        assert stage.store.unchecked("b") == [a.patch]
+        assert await stage.check(Reverted("b", (out.patch,), (), True)) == Checked(1, (b.id,))
+        assert stage.status(b) == [("pending", reason(a))]
+
+    stage.script("solve", "solve", "break")
     played(stage, play)
 
 
@@ -155,6 +201,7 @@ def test_a_cancelled_check_leaves_the_store_as_the_revert_left_it_and_the_lock_f
         assert answer.cancelled
         assert stage.status(a, b) == [("reverted", None), ("solved", None)]
         assert [patch.id for patch in stage.store.active("b")] == [b.patch]
+        assert stage.store.unchecked("b") == [a.patch]
 
         again = asyncio.create_task(stage.check(found))
         while len(stage.heard) < 4:
@@ -180,7 +227,8 @@ def test_a_revert_during_a_check_has_it_done_again_for_what_is_left_then(stage: 
 
         answer = await stage.check(stage.take_back(patch=a.patch), on_progress=on_progress)
         assert answer == Checked(1, (c.id,))
-        assert stage.status(a, b, c) == [("reverted", None), ("reverted", None), ("pending", reason(a))]
+        why = f"No longer solved without patch {a.patch}, {b.patch}."
+        assert stage.status(a, b, c) == [("reverted", None), ("reverted", None), ("pending", why)]
 
     stage.script("solve", "solve", "solve", "break")
     played(stage, play)

@@ -215,6 +215,67 @@ def test_what_leaned_on_a_reverted_patch_is_found_and_repaired_again_and_the_dev
     assert client.case(first)["status"] == "reverted"
 
 
+def test_a_check_that_a_crash_cut_off_is_made_after_the_next_start(tmp_path: Path, session: Session) -> None:
+    client = start(session)
+    first, second = [client.flag(item, "max(y)") for item in items(client)]
+    client.until_case(second, "solved")
+    client.until_state("ready")
+    patch, old = (client.case(id_)["patchId"] for id_ in (first, second))
+    assert session.service.store.deactivate([patch], [first])  # and nobody has come to check it
+    actor.script(session.model, "solve", "solve", "break", "solve")
+    with Session(tmp_path) as again:
+        client = again.ready({"repair": {"schedule": "manual"}})
+        client.until(lambda: client.case(second)["patchId"] not in (None, old), "it is solved again")
+        client.until_state("ready")
+        assert [job["check"] for job in actor.heard(session.model)] == [False, False, True, False]
+        begins = [each["value"] for each in client.of("$/progress") if each["value"]["kind"] == "begin"]
+        assert begins[0]["title"] == f"Checking what is left without {patch}"
+        assert again.service.store.unchecked("base-qwen2.5-coder-0.5b") == []
+
+
+def test_a_check_that_fails_is_said_and_made_after_the_next_start(tmp_path: Path, session: Session) -> None:
+    actor.script(session.model, "solve", "solve", "die", "die", "solve")
+    client = start(session)
+    first, second = [client.flag(item, "max(y)") for item in items(client)]
+    client.until_case(second, "solved")
+    client.until_state("ready")
+    patch = client.case(first)["patchId"]
+    client.command("revert", caseId=first)
+
+    def said() -> bool:
+        ends = [each["value"].get("message") or "" for each in client.of("$/progress")]
+        return any(
+            f"without {patch} could not be checked; it is at the next start. The" in end for end in ends
+        )
+
+    client.until(said, "the failure")
+    assert client.case(second)["status"] == "solved"
+    base = "base-qwen2.5-coder-0.5b"
+    assert session.service.store.unchecked(base) == [patch]
+    with Session(tmp_path) as again:
+        again.ready()
+        again.client.until(lambda: not again.service.store.unchecked(base), "it is checked")
+        assert len(actor.heard(session.model)) == 5
+
+
+def test_what_leaned_on_a_patch_that_is_damaged_while_the_server_runs_is_checked(session: Session) -> None:
+    actor.script(session.model, "solve", "solve", "solve", "break", "solve")
+    client = start(session)
+    one, two, three = [client.flag(item, "max(y)") for item in items(client, 3)]
+    client.until_case(three, "solved")
+    client.until_state("ready")
+    store = session.service.store
+    gone, old = (client.case(id_)["patchId"] for id_ in (one, two))
+    store.patch_path(gone).unlink()
+    client.command("revert", caseId=three)
+    client.until(lambda: client.case(two)["patchId"] not in (None, old), "it is solved again")
+    client.until_state("ready")
+    assert client.case(one)["status"] != "solved"
+    check = actor.heard(session.model)[3]
+    assert (check["check"], [each["id"] for each in check["hold"]]) == (True, [two])
+    assert store.unchecked("base-qwen2.5-coder-0.5b") == []
+
+
 def test_a_check_goes_first_is_one_for_all_reverts_and_can_be_cancelled(session: Session) -> None:
     actor.script(session.model, "solve", "solve", "solve", "sleep", "sleep", "solve")
     client = start(session)

@@ -3,6 +3,7 @@
 import multiprocessing
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -157,34 +158,47 @@ def test_a_store_of_a_newer_version_is_left_as_it_is(store: Store) -> None:
     raw = sqlite3.connect(store.path)
     raw.execute("PRAGMA user_version = 99")
     raw.close()
-    with pytest.raises(StoreError, match=r"newer star-lsp \(format 99, this one knows 2\); update"):
+    with pytest.raises(StoreError, match=r"newer star-lsp \(format 99, this one knows 3\); update"):
         Store(store.path.parent)
     assert store.case(case.id) == case
 
 
-def old(store: Store, version: int = 1) -> Path:
-    """Make a store, which is closed by this, what it was in an earlier version."""
-    store._db.execute("DROP TABLE comparisons")
-    store._db.execute(f"PRAGMA user_version = {version}")
+def make_old(db: sqlite3.Connection, version: int = 1) -> None:
+    """Make of a store what it was in an earlier version."""
+    for added, table in ((2, "comparisons"), (3, "unchecked")):
+        if added > version:
+            db.execute(f"DROP TABLE {table}")
+    db.execute(f"PRAGMA user_version = {version}")
+
+
+def old(store: Store, version: int = 1) -> None:
+    """The same, of one that is closed by this."""
+    make_old(store._db, version)
     store.close()
-    return store.path
 
 
-def test_a_store_of_an_older_version_is_taken_over_with_a_copy_of_it_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_store_of_an_older_version_is_taken_over_with_a_copy_of_it_kept(
+    tmp_path: Path, version: int
+) -> None:
     store = Store(tmp_path)
-    case = add(store)
-    patch = activate(store, case)
-    old(store)
+    case, newer = add(store), add(store, "y")
+    patch, _ = activate(store, case), activate(store, newer)
+    store.keep_comparison(patch, [{"kind": "neighbour"}])
+    old(store, version)
     with closing(Store(tmp_path)) as now:
-        assert [each.id for each in now.cases()] == [case.id]
-        assert now.comparison(patch) is None
+        assert [each.id for each in now.cases()] == [case.id, newer.id]
+        assert now.comparison(patch) == (None if version == 1 else [{"kind": "neighbour"}])
         now.keep_comparison(patch, [{"kind": "flagged"}])
         assert now.comparison(patch) == [{"kind": "flagged"}]
-    copy = tmp_path / "store.version-1.sqlite3"
+        assert now.unchecked("b") == []
+        assert now.deactivate([patch], [case.id])
+        assert now.unchecked("b") == [patch]
+    copy = tmp_path / f"store.version-{version}.sqlite3"
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     with closing(sqlite3.connect(copy)) as kept:
-        assert kept.execute("PRAGMA user_version").fetchone() == (1,)
-        assert kept.execute("SELECT id, status FROM cases").fetchall() == [(case.id, "solved")]
+        assert kept.execute("PRAGMA user_version").fetchone() == (version,)
+        assert kept.execute("SELECT status FROM cases").fetchall() == [("solved",), ("solved",)]
     copy.unlink()
     Store(tmp_path).close()
     assert not copy.exists(), "it is taken over once"
@@ -208,8 +222,7 @@ def test_a_store_is_taken_over_once_when_two_processes_open_it_at_once(tmp_path:
 
 def test_a_server_of_the_version_before_goes_on_while_the_store_is_taken_over(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store._db.execute("DROP TABLE comparisons")
-    store._db.execute("PRAGMA user_version = 1")
+    make_old(store._db)
     Store(tmp_path).close()
     activate(store, add(store))
     assert len(store.patches()) == 1
@@ -305,6 +318,63 @@ def test_a_reverted_patch_leaves_one_case_reverted_and_the_others_pending(store:
     ]
 
 
+def test_a_patch_that_others_leaned_on_is_unchecked_until_the_history_that_is_left_is(store: Store) -> None:
+    one, two, three = add(store, "x"), add(store, "y"), add(store, "z")
+    first, second, third = (activate(store, case) for case in (one, two, three))
+    other = activate(store, add(store, "o"), base="other")
+    assert not store.deactivate([third], [three.id]), "nothing is newer, for this base"
+    assert store.unchecked("b") == []
+    fourth = activate(store, three)
+    assert store.deactivate([second], [two.id])
+    with closing(Store(store.path.parent)) as again:  # whoever was to check it is gone
+        assert again.unchecked("b") == [second]
+    assert store.deactivate([first], [], [one.id])
+    assert (store.unchecked("b"), store.unchecked("other")) == ([second, first], [])
+    assert store.checked("b", [three.id], "why", [first, fourth]) is None, "another history was checked"
+    assert store.unchecked("b") == [second, first]
+    assert store.checked("b", [three.id, two.id], "why", [fourth]) == [three.id]
+    assert (store.case(three.id).status, store.case(three.id).reason) == ("pending", "why")
+    assert store.case(two.id).status == "reverted"
+    assert store.unchecked("b") == []
+    assert [patch.id for patch in store.active("other")] == [other]
+
+
+def test_a_case_that_no_patch_solves_may_have_leaned_on_any(store: Store) -> None:
+    alone, lucky = add(store, "x"), add(store, "y")
+    patch = activate(store, alone)
+    store.set_status([lucky.id], "solved")
+    assert store.deactivate([patch], [alone.id])
+    assert store.unchecked("b") == [patch]
+
+
+def test_a_revert_and_that_it_is_to_be_checked_are_one_transaction(store: Store) -> None:
+    one, two = add(store, "x"), add(store, "y")
+    first, _ = activate(store, one), activate(store, two)
+    store._db.execute(
+        "CREATE TRIGGER no BEFORE INSERT ON unchecked BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+    )
+    with pytest.raises(StoreError, match="nothing was changed"):
+        store.deactivate([first], [one.id])
+    assert store.patch(first).active
+    assert store.case(one.id).status == "solved"
+
+
+def test_nothing_is_to_be_checked_when_all_is_forgotten_or_nobody_wants_it(store: Store) -> None:
+    one, two = add(store, "x"), add(store, "y")
+    first, second = activate(store, one), activate(store, two)
+    third = activate(store, add(store, "z"))
+    assert not store.deactivate([first], [one.id], check=False)
+    assert store.unchecked("b") == []
+    assert store.deactivate([second], [two.id])
+    store.purge(cases=True, accepted=True, dry=True)
+    store.purge(cases=False, accepted=True)
+    store.purge(cases=True, accepted=False, before=time.time() + 1)  # the row of the patch is old enough
+    assert [patch.id for patch in store.patches()] == [third]
+    assert store.unchecked("b") == [second]
+    store.purge(cases=True, accepted=False)
+    assert store.unchecked("b") == []
+
+
 def test_a_case_is_deleted_unless_it_is_being_repaired_or_a_patch_stands_for_it(store: Store) -> None:
     case = add(store)
     store.begin([case.id])
@@ -397,3 +467,12 @@ def test_what_was_repaired_for_an_earlier_base_of_a_model_is_to_be_repaired_anew
     assert store.active("earlier") == []
     assert store.patch_path(patch).exists()
     assert carry_over(store, ["earlier"]) == []
+
+
+def test_nothing_is_checked_for_a_base_that_nothing_computes_with_any_more(store: Store) -> None:
+    first, second = activate(store, add(store, "a"), base="earlier"), add(store, "b")
+    activate(store, second, base="earlier")
+    assert store.deactivate([first], [])
+    carry_over(store, ["earlier"])
+    assert store.unchecked("earlier") == []
+    assert store.case(second.id).status == "pending"

@@ -95,7 +95,8 @@ def delete(ids: tuple[str, ...], as_json: bool) -> None:
 def undo(id_: str, as_json: bool) -> None:
     """Undo a flag: forget the case, and take back the patch that solves it.
 
-    What leaned on that patch is not asked for again; `star-lsp revert` does that, `delete` then forgets.
+    What leaned on that patch is checked when the server next starts; `star-lsp revert` does it at once,
+    `delete` then forgets.
     """
     with opened() as store:
         case = store.case(id_)

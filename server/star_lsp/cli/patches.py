@@ -30,6 +30,8 @@ from star_lsp.wire import unstructure
 
 __all__ = ["patches", "revert", "verdict_text"]
 
+_LATER = "the server does it when it next starts"
+
 
 @click.group(cls=IdGroup, invoke_without_command=True)
 @as_json
@@ -170,7 +172,8 @@ def revert(id_: str, no_check: bool, no_repair: bool, as_json: bool) -> None:
 
     The model is rebuilt from the base without it; a running server notices by itself. When a patch
     stands for several cases and one of them is reverted, the others are solved again at once. So are cases
-    whose own patch leaned on what was taken back: all that are left are checked.
+    whose own patch leaned on what was taken back: all that are left are checked. Where that cannot be done or
+    is cut off, the server does it when it next starts.
 
     The exit status is 1 when not all of that could be done.
     """
@@ -181,12 +184,14 @@ def revert(id_: str, no_check: bool, no_repair: bool, as_json: bool) -> None:
             raise NotFound(
                 f"Patch {id_} is not active, so nothing of it is left; `star-lsp patches` lists all."
             )
-        reverted = take_back(store, active, **{"patch" if whole else "case": id_})
+        reverted = take_back(store, active, check=not no_check, **{"patch" if whole else "case": id_})
         try:
-            found, done = _rest(store, reverted, not no_check, not no_repair)
+            found, done = _rest(store, reverted, not no_repair)
         except (KeyboardInterrupt, asyncio.CancelledError):
+            unchecked = f" What is left is not checked; {_LATER}." if store.unchecked(reverted.base) else ""
             click.echo(
-                f"Stopped; {id_} is reverted, and the rest as far as it came (star-lsp cases).", err=True
+                f"Stopped; {id_} is reverted, and the rest as far as it came (star-lsp cases).{unchecked}",
+                err=True,
             )
             raise SystemExit(130) from None
         now = revision(reverted.base, [each.digest for each in store.active(reverted.base)])
@@ -215,25 +220,21 @@ def revert(id_: str, no_check: bool, no_repair: bool, as_json: bool) -> None:
         elif pending:
             click.echo(f"Pending again: {', '.join(pending)} (star-lsp repair).")
     if isinstance(found, jobs.Failed):
-        click.echo(f"What is left could not be checked: {found.reason}", err=True)
+        click.echo(f"What is left could not be checked ({_LATER}): {found.reason}", err=True)
     if (done and pending) or isinstance(found, jobs.Failed):
         raise SystemExit(1)
 
 
 def _rest(
-    store: Store, reverted: Reverted, and_check: bool, and_repair: bool
+    store: Store, reverted: Reverted, and_repair: bool
 ) -> tuple[Checked | jobs.Failed | None, list[Done]]:
     """What is no longer solved after a revert, and what became of the cases that are pending by it."""
     for model in installed(places(os.environ).models):
         if model.base == reverted.base:
             settings = replace(Settings(), model=model.name)
-            return asyncio.run(
-                solve_rest(
-                    store, model, reverted, settings, err(), and_check=and_check, and_repair=and_repair
-                )
-            )
-    if and_check and reverted.leaned_on:
-        return jobs.Failed("", "The model that it is for is not here; pull it, then repair what fails."), []
+            return asyncio.run(solve_rest(store, model, reverted, settings, err(), and_repair=and_repair))
+    if reverted.leaned_on:
+        return jobs.Failed("", "The model that it is for is not here; pull it, then start the server."), []
     return None, []
 
 

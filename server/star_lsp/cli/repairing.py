@@ -66,14 +66,13 @@ async def solve_rest(
     settings: Settings,
     console: Console,
     *,
-    and_check: bool,
     and_repair: bool,
 ) -> tuple[Checked | jobs.Failed | None, list[Done]]:
     """What is no longer solved after a revert, and what became of that and of what was left pending by it."""
     found = None
     cases = list(reverted.rest)
     async with _worker(model) as process:
-        if and_check and reverted.leaned_on:
+        if reverted.leaned_on:
             with step_bar(console, "Checking") as on_step:
                 found = await check(
                     store, model.base, process, checking(reverted.patches), settings,
