@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 
 from star_lsp import jobs
 from star_lsp.errors import ServerError, StoreError
+from star_lsp.patience import patiently
 from star_lsp.perform import Repair, alone, new_repair, run
 from star_lsp.process import Process
 from star_lsp.protocol import Compared
@@ -88,7 +89,7 @@ async def compare(
             structure(Compared, {"caseId": fields.pop("case"), **fields})
             for fields in map(asdict, answer.compared)
         ]
-        store.keep_comparison(patch.id, unstructure(found))
+        await patiently(store.keep_comparison, patch.id, unstructure(found))
         return found
 
 

@@ -201,11 +201,62 @@ def test_a_flag_while_another_program_holds_the_store_is_refused_and_done_later(
     holder.execute("BEGIN IMMEDIATE")
     item = machine.item_at("hb")
     (named,) = item["command"]["arguments"]
-    with pytest.raises(Refused, match=r"locked.*nothing was changed.*no other program holds"):
+    with pytest.raises(Refused, match=r"locked.*nothing was changed.*end that one, then try again"):
         client.command("flag", 30, **{**named, "expected": "ink"})
     holder.execute("ROLLBACK")
     holder.close()
     assert client.case(machine.flag("hb"))["status"] == "pending"
+
+
+#: A program that has the store to itself until it is told that it is enough.
+HOLD = """
+import sqlite3, sys
+holder = sqlite3.connect(sys.argv[1], isolation_level=None)
+holder.execute("BEGIN EXCLUSIVE")
+print("held", flush=True)
+sys.stdin.read()
+holder.execute("ROLLBACK")
+"""
+
+
+def test_while_another_program_holds_the_store_typing_goes_on_and_what_is_said_is_kept_after_it(
+    machine: Machine,
+) -> None:
+    client = machine.ready()
+    machine.repaired("bc")
+    (patch,) = machine.ledger.history
+    items = {name: machine.item_at(name) for name in ("hb", "fa", "ea")}
+    cases = [client.flag(items["ea"], "low")]
+    words = [sys.executable, "-c", HOLD, str(machine.data / "store.sqlite3")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout.readline() == b"held\n"
+        until = time.monotonic() + 3
+        client.command("repairAll", cases=cases, fromBase=False)
+        said = [
+            client.ask("workspace/executeCommand", {"command": f"star.{name}", "arguments": [about]})
+            for name, about in (
+                ("flag", {**items["hb"]["command"]["arguments"][0], "expected": "ink"}),
+                ("accept", items["fa"]["command"]["arguments"][0]),
+                ("revert", {"patchId": patch}),
+            )
+        ]
+        waits = []
+        while (began := time.monotonic()) < until:
+            name = "abcdefgh"[len(waits) % 8] + "abcdefgh"[len(waits) // 8 % 8]
+            assert machine.text_at(name)
+            client.command("listCases")
+            waits.append(time.monotonic() - began)
+        assert not said[0].there
+        assert not said[2].there
+        holder.stdin.close()
+    assert max(waits) < 1
+    cases.append(said[0].get(5)["caseId"])
+    assert said[2].get(5) == {"revision": client.command("status")["revision"]}
+    assert client.until_case(cases[0], "solved", seconds=60)
+    assert client.case(cases[1])["status"] == "pending"
+    assert not next(each for each in client.command("listPatches") if each["id"] == patch)["active"]
 
 
 # -- the worker

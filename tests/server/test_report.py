@@ -34,7 +34,7 @@ def client(session: Session) -> Client:
 @pytest.fixture
 def store(session: Session) -> Iterator[Store]:
     """The same store as another process has it."""
-    made = Store(session.service.store.path.parent)
+    made = Store(session.data)
     yield made
     made.close()
 

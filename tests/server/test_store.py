@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from star_lsp import store as store_module
-from star_lsp.errors import NotFound, StoreError
+from star_lsp.errors import NotFound, StoreError, StoreHeld
 from star_lsp.perform import carry_over, resume
 from star_lsp.store import Accepted, Case, Store
 
@@ -131,7 +131,7 @@ def test_a_store_that_another_program_holds_is_refused_with_the_remedy(store: St
     waiting = Store(store.path.parent, wait_seconds=0.05)
     holder = sqlite3.connect(store.path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreError, match=r"locked.*nothing was changed.*no other program holds"):
+    with pytest.raises(StoreHeld, match=r"locked.*nothing was changed.*end that one, then try again"):
         add(waiting)
     holder.execute("ROLLBACK")
     holder.close()
