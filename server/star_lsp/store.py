@@ -173,7 +173,10 @@ class Store:
             self._migrate()
         except (OSError, sqlite3.Error) as error:
             held = salvage.is_held(error)
-            remedy = "check its permissions, and that the disk can be written to and has room"
+            remedy = (
+                "check its permissions, and that the disk can be written to and has room, or set "
+                "STAR_LSP_HOME to another folder"
+            )
             if held:
                 remedy = "another program holds it; end that one, then try again"
             raise (StoreHeld if held else StoreError)(

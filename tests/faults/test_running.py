@@ -10,12 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+import star
+import star_lsp
 from star.history import revision
 from star_lsp.catalogue import import_, installed
 from star_lsp.errors import CatalogueError
@@ -24,6 +27,7 @@ from star_lsp.progress import Meter
 from star_lsp.sources import Content, HubFile, Unavailable, fetch
 from tests.faults.conftest import filled
 from tests.faults.killing import SETTINGS, Machine, holds_in_memory, rows_of, weights_of
+from tests.mendable import VALUES
 from tests.server.client import Refused
 from tests.server.test_catalogue import write_folder
 
@@ -206,6 +210,48 @@ def test_a_flag_while_another_program_holds_the_store_is_refused_and_done_later(
     holder.execute("ROLLBACK")
     holder.close()
     assert client.case(machine.flag("hb"))["status"] == "pending"
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used before"])
+def test_an_editor_whose_home_is_read_only_is_told_what_to_set(disk: Path, used: bool) -> None:
+    place = disk / "data" / "server" / version("star-lsp")
+    (place if used else disk / "data").mkdir(parents=True)
+    (disk / "models").mkdir()
+    if used:
+        (place / "lock").touch()
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    done = said("--stdio", STAR_LSP_HOME=str(disk))
+    assert done.returncode == 2
+    assert f"The folder {disk / 'data'} cannot be written to (Read-only file system)" in done.stderr
+    assert "Set STAR_LSP_HOME to a folder of yours" in done.stderr
+    assert "STAR_LSP_MODELS to the folder where the models are" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_where_neither_code_nor_home_can_be_written_products_are_compiled_all_the_same(
+    machine: Machine, disk: Path
+) -> None:
+    code = Path(star.__file__).parent, Path(star_lsp.__file__).parent
+    for each in code:
+        shutil.copytree(each, disk / each.name, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    file = machine.home / "a.py"
+    file.write_text("hb = \n")
+    fixed = {"HOME": str(disk), "PYTHONPATH": str(disk), "STAR_LSP_HOME": str(machine.home)}
+    done = said("complete", f"{file}:1:6", "--model", "m", **fixed)
+    assert done.stdout.strip() in VALUES["h"], done.stderr
+    assert not [*disk.rglob("__pycache__")]
+
+
+def said(*words: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    """What a command says, with no folder named for what numba compiles."""
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")
+    }
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "star_lsp", *words],
+        input="", capture_output=True, text=True, timeout=300, env=kept | {"OMP_NUM_THREADS": "1"} | environ,
+    )  # fmt: skip
 
 
 #: A program that has the store to itself until it is told that it is enough.
