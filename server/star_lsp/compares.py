@@ -37,8 +37,8 @@ def comparing(store: Store, base: str, patch: str) -> Repair:
         )
     if not store.patch_path(patch).exists():
         raise StoreError(
-            f"The file of patch {patch} is not there any more ({store.patch_path(patch)}); take it from a "
-            "backup, or repair its cases again."
+            f"The file of patch {patch} is not there any more ({store.patch_path(patch)}; of patches that "
+            "are not active, only the newest are kept); take it from a backup, or repair its cases again."
         )
     if not _teach(store, found.cases):
         raise ServerError(f"All cases of patch {patch} were deleted, so there is no place to compare at.")

@@ -52,6 +52,8 @@ _ADDED = {2: "CREATE TABLE comparisons (patch TEXT PRIMARY KEY, places TEXT NOT 
 #: After so many pages the log goes into the database: at every start what is in the log is looked through.
 _LOG_PAGES = 100
 _AGAIN_SECONDS = 0.1
+#: Files of patches that were reverted or replaced: 200 MB of the default model's.
+_FILES_KEPT = 100
 _LOST = "Its patch was lost when the store was damaged."
 _FLAGGED_AGAIN = "Its place was flagged again, with another fix."
 
@@ -457,8 +459,14 @@ class Store:
         return cast("list[Mapping[str, Any]]", json.loads(row["places"])) if row else None
 
     def sweep(self) -> None:
-        """Delete patch files that no patch names: a repair was cut off between file and database."""
-        known = {patch.id for patch in self.patches()}
+        """Delete patch files that no patch names, as a repair was cut off between file and database.
+
+        Of the patches that are not active, which nothing makes active again, the newest files are kept to be
+        looked at, and the verdicts of all.
+        """
+        patches = self.patches()
+        left = [patch.id for patch in patches if not patch.active]
+        known = {patch.id for patch in patches}.difference(left[:-_FILES_KEPT])
         for path in self.patches_folder.iterdir():
             if path.name.split(".safetensors")[0] not in known:
                 path.unlink(missing_ok=True)
