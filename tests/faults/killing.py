@@ -391,8 +391,8 @@ class Machine:
 class Killer:
     """Seeded rounds: something is under way, somebody dies, all is checked."""
 
-    #: Who may die in each phase, and which phase comes in turn.
-    phases, turns = PHASES, TURNS
+    #: Who may die in each phase, which phase comes in turn, and how many are killed in a usual run.
+    phases, turns, usual = PHASES, TURNS, len(TURNS)
 
     def __init__(self, folder: Path, model: Path, shop: tuple[Path, Path, str], seed: int) -> None:
         """``shop`` is an entry to pull, a folder to import, and the fingerprint of what is pulled."""

@@ -47,7 +47,7 @@ def test_whoever_is_killed_at_whatever_moment_nothing_is_lost(
     request: pytest.FixtureRequest,
 ) -> None:
     """Each phase has its turn once or more: `STAR_LSP_KILLS` says how many there are of each kind."""
-    count = int(os.environ.get("STAR_LSP_KILLS", str(len(kind.turns))))
+    count = int(os.environ.get("STAR_LSP_KILLS", str(kind.usual)))
     kill(kind, tmp_path, model, shop, request, count)
 
 

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -258,11 +260,23 @@ def said(*words: str, **environ: str) -> "subprocess.CompletedProcess[str]":
 HOLD = """
 import sqlite3, sys
 holder = sqlite3.connect(sys.argv[1], isolation_level=None)
+holder.execute(f"PRAGMA locking_mode = {sys.argv[2]}")
 holder.execute("BEGIN EXCLUSIVE")
 print("held", flush=True)
 sys.stdin.read()
-holder.execute("ROLLBACK")
+holder.close()
 """
+
+
+@contextmanager
+def held(machine: Machine, mode: str = "NORMAL") -> Iterator[Callable[[], None]]:
+    """The store is held by another program until what this gives is called."""
+    words = [sys.executable, "-c", HOLD, str(machine.data / "store.sqlite3"), mode]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout.readline() == b"held\n"
+        yield holder.stdin.close
 
 
 def test_while_another_program_holds_the_store_typing_goes_on_and_what_is_said_is_kept_after_it(
@@ -273,11 +287,7 @@ def test_while_another_program_holds_the_store_typing_goes_on_and_what_is_said_i
     (patch,) = machine.ledger.history
     items = {name: machine.item_at(name) for name in ("hb", "fa", "ea")}
     cases = [client.flag(items["ea"], "low")]
-    words = [sys.executable, "-c", HOLD, str(machine.data / "store.sqlite3")]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        assert holder.stdin is not None
-        assert holder.stdout.readline() == b"held\n"
+    with held(machine) as release:
         until = time.monotonic() + 3
         client.command("repairAll", cases=cases, fromBase=False)
         said = [
@@ -296,13 +306,30 @@ def test_while_another_program_holds_the_store_typing_goes_on_and_what_is_said_i
             waits.append(time.monotonic() - began)
         assert not said[0].there
         assert not said[2].there
-        holder.stdin.close()
+        release()
     assert max(waits) < 1
     cases.append(said[0].get(5)["caseId"])
     assert said[2].get(5) == {"revision": client.command("status")["revision"]}
     assert client.until_case(cases[0], "solved", seconds=60)
     assert client.case(cases[1])["status"] == "pending"
     assert not next(each for each in client.command("listPatches") if each["id"] == patch)["active"]
+
+
+def test_a_server_that_starts_while_another_program_has_the_store_answers_and_is_ready_after_it(
+    machine: Machine,
+) -> None:
+    machine.ready()
+    case = machine.flag("hb")
+    machine.kill("server")
+    with held(machine, "EXCLUSIVE") as release:
+        machine.launch()
+        machine.client.initialize(SETTINGS)
+        for _ in range(10):
+            assert machine.client.command("status")["state"] == "loading"
+            time.sleep(0.1)
+        release()
+    machine.client.until_state("ready")
+    assert machine.client.case(case)["status"] == "pending"
 
 
 # -- the worker
