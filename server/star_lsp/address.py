@@ -13,10 +13,15 @@ from pathlib import Path
 
 from star_lsp.errors import ListenError
 
-__all__ = ["Address", "Running", "folder", "free", "parse", "running", "token", "trusted"]
+__all__ = ["Address", "Running", "folder", "free", "parse", "running", "token", "trusted", "unwritable"]
 
 #: What every system allows for the path of a Unix socket is a little more.
 _LONGEST = 90
+_UNWRITABLE = (
+    "The folder {} cannot be written to ({}), where star-lsp keeps what you flag and its repairs. Set "
+    "STAR_LSP_HOME to a folder of yours that can be (in your editor's environment), and STAR_LSP_MODELS to "
+    "the folder where the models are, if they are to stay there."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +103,23 @@ def parse(text: str) -> Address:
 
 
 def folder(data: Path, version: str) -> Path:
-    """Where the server of one version on one store keeps what concerns its own process alone."""
+    """Where the server of one version on one store keeps what concerns its own process alone.
+
+    Raises:
+        ListenError: it is not there and cannot be made.
+    """
     made = data / "server" / version
-    for each in (made.parent, made):
-        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        for each in (made.parent, made):
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(data, error) from error
     return made
+
+
+def unwritable(data: Path, error: OSError) -> ListenError:
+    """What to say of a data folder in which a server cannot keep what it must."""
+    return ListenError(_UNWRITABLE.format(data, error.strerror))
 
 
 def free(place: Path) -> Address:

@@ -8,9 +8,11 @@ from star_lsp import feedback, protocol, report, undo
 from star_lsp.completion import Completions
 from star_lsp.errors import FlagError, ServerError
 from star_lsp.listing import case_info, patch_info
+from star_lsp.patience import patiently
 from star_lsp.service import Service
 from star_lsp.settings import Settings
 from star_lsp.shown import Shown
+from star_lsp.store import Store
 from star_lsp.wire import structure
 
 __all__ = ["Command", "commands"]
@@ -35,7 +37,7 @@ def commands(
         shown = _meant(completions, params)
         async with said:
             case, masked = await feedback.flag(
-                service.store, shown, source(shown.uri), params.expected, params.note
+                await service.opened(), shown, source(shown.uri), params.expected, params.note
             )
         completions.shown.flag(shown, case.id)
         service.flagged(case.id, settings().repair.schedule)
@@ -43,7 +45,7 @@ def commands(
 
     async def unflag(raw: Any) -> protocol.UnflagResult:
         params = structure(protocol.UnflagParams, raw)
-        was = await undo.undo(service.store, service.queue, params.case_id)
+        was = await undo.undo(await service.opened(), service.queue, params.case_id)
         service.tell(["cases"])
         return protocol.UnflagResult(was)
 
@@ -53,12 +55,12 @@ def commands(
         keep = settings().feedback
         if shown and keep.keep_accepted:
             async with said:
-                await feedback.accept(service.store, shown, keep.kept_completions)
+                await feedback.accept(await service.opened(), shown, keep.kept_completions)
         return protocol.AcceptResult(shown is not None)
 
     async def repair_all(raw: Any) -> protocol.RepairAllResult:
         params = structure(protocol.RepairAllParams, raw)
-        cases = _asked(service, params.cases)
+        cases = _asked(await service.opened(), params.cases)
         if not cases:
             raise ServerError("No case is pending; flag a completion first, or name cases to repair again.")
         repair = service.repairs.ask(cases, from_base=params.from_base)
@@ -71,8 +73,8 @@ def commands(
 
     async def estimate(raw: Any) -> protocol.EstimateResult:
         params = structure(protocol.EstimateParams, raw)
-        store = service.store
-        cases = {store.case(id_).id for id_ in _asked(service, params.cases)}
+        store = await service.opened()
+        cases = {store.case(id_).id for id_ in _asked(store, params.cases)}
         # One system from the base solves again what the history solves.
         again = store.solved_by(service.queue.history() if service.queue and cases else ())
         count = len(cases | {case.id for case in again})
@@ -80,20 +82,20 @@ def commands(
 
     async def list_cases(raw: Any) -> list[protocol.CaseInfo]:
         params = structure(protocol.ListCasesParams, raw)
-        return [case_info(case) for case in service.store.cases(params.status)]
+        return [case_info(case) for case in (await service.opened()).cases(params.status)]
 
     async def delete_case(raw: Any) -> protocol.DeleteCaseResult:
         params = structure(protocol.DeleteCaseParams, raw)
-        service.store.delete_case(params.case_id)
+        await patiently((await service.opened()).delete_case, params.case_id)
         service.tell(["cases"])
         return protocol.DeleteCaseResult(True)
 
     async def list_patches(_raw: Any) -> list[protocol.PatchInfo]:
-        return [patch_info(patch) for patch in service.store.patches()]
+        return [patch_info(patch) for patch in (await service.opened()).patches()]
 
     async def show_patch(raw: Any) -> protocol.PatchReport:
         params = structure(protocol.ShowPatchParams, raw)
-        return await report.patch_report(service.store, params.patch_id, service.models)
+        return await report.patch_report(await service.opened(), params.patch_id, service.models)
 
     async def compare(raw: Any) -> protocol.CompareResult:
         params = structure(protocol.CompareParams, raw)
@@ -129,10 +131,10 @@ def commands(
     }
 
 
-def _asked(service: Service, cases: list[str] | None) -> list[str]:
+def _asked(store: Store, cases: list[str] | None) -> list[str]:
     """Cases that are named, each once, or all pending ones."""
     if cases is None:
-        return [case.id for case in service.store.cases("pending")]
+        return [case.id for case in store.cases("pending")]
     return list(dict.fromkeys(cases))
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 
 from star_lsp import jobs
 from star_lsp.errors import ServerError, StoreError
+from star_lsp.patience import patiently
 from star_lsp.perform import Repair, alone, new_repair, run
 from star_lsp.process import Process
 from star_lsp.protocol import Compared
@@ -36,8 +37,8 @@ def comparing(store: Store, base: str, patch: str) -> Repair:
         )
     if not store.patch_path(patch).exists():
         raise StoreError(
-            f"The file of patch {patch} is not there any more ({store.patch_path(patch)}); take it from a "
-            "backup, or repair its cases again."
+            f"The file of patch {patch} is not there any more ({store.patch_path(patch)}; of patches that "
+            "are not active, only the newest are kept); take it from a backup, or repair its cases again."
         )
     if not _teach(store, found.cases):
         raise ServerError(f"All cases of patch {patch} were deleted, so there is no place to compare at.")
@@ -88,7 +89,7 @@ async def compare(
             structure(Compared, {"caseId": fields.pop("case"), **fields})
             for fields in map(asdict, answer.compared)
         ]
-        store.keep_comparison(patch.id, unstructure(found))
+        await patiently(store.keep_comparison, patch.id, unstructure(found))
         return found
 
 

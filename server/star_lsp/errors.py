@@ -7,6 +7,7 @@
     ├── ParameterError     what a command was given is not what it takes
     ├── NotFound           no case, patch or repair has that id
     ├── StoreError         the store cannot be read or written
+    │   └── StoreHeld      another program holds it: that passes
     ├── WorkerError        the repairing process failed or died
     └── ListenError        a server cannot be reached, or cannot be where it is asked to be
 
@@ -22,6 +23,7 @@ __all__ = [
     "ServerError",
     "SettingsError",
     "StoreError",
+    "StoreHeld",
     "WorkerError",
 ]
 
@@ -52,6 +54,10 @@ class NotFound(ServerError):
 
 class StoreError(ServerError):
     """The store cannot be read or written."""
+
+
+class StoreHeld(StoreError):
+    """Another program holds the store: that passes."""
 
 
 class WorkerError(ServerError):

@@ -7,6 +7,7 @@ from collections import Counter
 from star_lsp.documents import after_breaks, breaks_in, valid
 from star_lsp.errors import FlagError
 from star_lsp.mask import mask, taught
+from star_lsp.patience import patiently
 from star_lsp.prompt import as_read
 from star_lsp.shown import Shown
 from star_lsp.store import Accepted, Case, Store
@@ -60,9 +61,10 @@ async def flag(
             shown.language,
         ),
     )
-    store.forget_accepted(before.prefix, before.suffix)
+    await patiently(store.forget_accepted, before.prefix, before.suffix)
     said, uri = masked.others
-    case = store.add_case(
+    case = await patiently(
+        store.add_case,
         prefix=masked.prefix,
         suffix=masked.suffix,
         expected=expected,
@@ -83,7 +85,7 @@ async def accept(store: Store, shown: Shown, keep: int) -> None:
     if keep:
         masked = await _as_accepted(shown)
         if masked.text == shown.text:
-            store.accept(masked, keep)
+            await patiently(store.accept, masked, keep)
 
 
 async def _as_accepted(shown: Shown) -> Accepted:

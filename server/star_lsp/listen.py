@@ -58,6 +58,8 @@ class Host:
             with contextlib.suppress(NotImplementedError):  # Windows
                 loop.add_signal_handler(each, self._stop.set)
         servers, files = [], []
+        for rest in self._place.glob(".server.*"):  # of one that was killed: there is no other one now
+            rest.unlink(missing_ok=True)
         try:
             for address in (free(self._place), *addresses):
                 servers.append(await self._open(address))

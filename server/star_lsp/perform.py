@@ -11,6 +11,7 @@ from filelock import AsyncFileLock, FileLock, Timeout
 
 from star_lsp import jobs
 from star_lsp.errors import StoreError, WorkerError
+from star_lsp.patience import patiently
 from star_lsp.process import Process
 from star_lsp.settings import Settings
 from star_lsp.store import Case, Patch, Store
@@ -86,9 +87,10 @@ async def perform(
     async with alone(store, cancelled) as our_turn:
         try:
             if our_turn:
-                store.resume()  # whoever was at work on a repair is gone, or the lock would be taken
+                # Whoever was at work on a repair is gone, or the lock would be taken.
+                await patiently(store.resume)
             while our_turn:
-                cases = store.begin(repair.cases)
+                cases = await patiently(store.begin, repair.cases)
                 if not cases or cancelled():
                     break
                 on_progress(jobs.Progress(repair.id, "starting", 0))
@@ -98,7 +100,7 @@ async def perform(
                 answer = await run(process, job, base, on_progress, cancelled)
                 if isinstance(answer, jobs.Failed) and answer.cancelled:
                     return answer
-                if _commit(store, base, repair, job, answer, active, patch_id):
+                if await patiently(_commit, store, base, repair, job, answer, active, patch_id):
                     if isinstance(answer, jobs.Report) and answer.digest:
                         on_live()
                     return answer
@@ -106,7 +108,7 @@ async def perform(
                 store.patch_path(patch_id).unlink(missing_ok=True)
         finally:
             if our_turn:
-                store.put_back(repair.cases, "pending")  # whatever came between
+                await patiently(store.put_back, repair.cases, "pending")  # whatever came between
     return jobs.Failed(repair.id, "The repair was cancelled; the cases stay pending.", cancelled=True)
 
 
@@ -306,7 +308,10 @@ def _commit(
     active: Sequence[Patch],
     patch_id: str,
 ) -> bool:
-    """Write down what a repair came to; False, and nothing is, when the history is no longer ``active``."""
+    """Write down what a repair came to; False, and nothing is, when the history is no longer ``active``.
+
+    Done twice, the second time changes nothing.
+    """
     leans_on = [each.id for each in active]
     if isinstance(answer, jobs.Report) and answer.digest and answer.revision:
         return store.activate(

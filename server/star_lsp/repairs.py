@@ -9,6 +9,7 @@ from star.errors import StarError
 from star_lsp import jobs
 from star_lsp.compares import compare, comparing
 from star_lsp.errors import ServerError, StoreError
+from star_lsp.patience import patiently
 from star_lsp.perform import Repair, new_repair, perform, resume, summary, warm
 from star_lsp.process import Process
 from star_lsp.protocol import Changed, Compared
@@ -195,7 +196,7 @@ class Repairs:
         Raises:
             NotFound: no active patch is meant.
         """
-        found = take_back(self._store, self.history(), patch=patch, case=case)
+        found = await patiently(lambda: take_back(self._store, self.history(), patch=patch, case=case))
         await self._listener.install()
         if found.rest:
             self.ask(found.rest, from_base=False)

@@ -24,11 +24,11 @@ _RECENT = 10
 
 
 async def patch_report(store: Store, id_: str, models: Path) -> PatchReport:
-    """A patch in full; its file is read by a thread.
+    """A patch in full; its file is read by a thread, and need not be there when the patch is not active.
 
     Raises:
         NotFound: there is none of that id.
-        StoreError: its file is gone, or damaged.
+        StoreError: its file is damaged, or gone although the patch is active.
     """
     patch = store.patch(id_)
     known = {case.id: case for case in store.cases()}
@@ -55,6 +55,8 @@ def _context(case: Case) -> CaseContext:
 def _file(patch: Patch, path: Path, models: Path) -> tuple[list[MovedLayer], int, int]:
     """The layers that a patch moves, how many its model has, and the bytes of its file."""
     depth, width = _shape(patch.base, models)
+    if not patch.active and not path.exists():
+        return [], depth, 0
     layers = moved(path, width)
     least = max((layer.layer + 1 for layer in layers), default=0)
     return layers, max(least, depth), path.stat().st_size

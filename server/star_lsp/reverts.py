@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from star_lsp import jobs
 from star_lsp.errors import NotFound
+from star_lsp.patience import patiently
 from star_lsp.perform import Repair, alone, make_job, new_repair, run
 from star_lsp.process import Process
 from star_lsp.settings import Settings
@@ -109,7 +110,8 @@ async def check(
                     return answer
                 broken = answer.verdict.get("gate", {}).get("broken", ())
             reason = f"No longer solved without patch {', '.join(without)}."
-            reopened = store.checked(base, broken, reason, [each.id for each in active])
+            here = [each.id for each in active]
+            reopened = await patiently(store.checked, base, broken, reason, here)
             if reopened is not None:  # or the history has changed meanwhile
                 return Checked(len(job.hold), tuple(reopened))
     return jobs.Failed(repair.id, "The check was cancelled.", cancelled=True)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-__all__ = ["damage", "is_damage", "rows"]
+__all__ = ["damage", "is_damage", "is_held", "rows"]
 
-_CORRUPT, _NOT_A_DATABASE = 11, 26
+_BUSY, _LOCKED, _CORRUPT, _NOT_A_DATABASE = 5, 6, 11, 26
 _HEADER, _FRAME = 32, 24  # bytes before the frames, and before the page in each
 _DATABASE_HEADER = 100
 _MAGIC = b"SQLite format 3\0"
@@ -51,7 +51,12 @@ def is_damage(error: Exception) -> bool:
     return isinstance(error, sqlite3.DatabaseError) and code & 0xFF in (_CORRUPT, _NOT_A_DATABASE)
 
 
-def damage(path: Path) -> str | None:
+def is_held(error: Exception) -> bool:
+    """Whether SQLite says that another connection is in the way."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (_BUSY, _LOCKED)
+
+
+def damage(path: Path, wait_seconds: float = 10.0) -> str | None:
     """What is wrong with a database, in a few words; None if all of it can be used.
 
     Raises:
@@ -68,7 +73,8 @@ def damage(path: Path) -> str | None:
         return None
     try:
         # To read alone: a connection that may write would put the log into the database when it ends.
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", timeout=10, uri=True)) as db:
+        to_read = f"file:{quote(str(path))}?mode=ro"
+        with closing(sqlite3.connect(to_read, timeout=wait_seconds, uri=True)) as db:
             (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.DatabaseError as error:
         if is_damage(error):

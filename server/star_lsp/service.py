@@ -13,8 +13,9 @@ from star.errors import PatchError, StarError
 from star.history import earlier_bases
 from star_lsp import catalogue, jobs, progress
 from star_lsp.engine import Serving
-from star_lsp.errors import CatalogueError, ServerError
+from star_lsp.errors import CatalogueError, ServerError, StoreError
 from star_lsp.installed import altered, sweep
+from star_lsp.patience import patiently
 from star_lsp.perform import Repair, carry_over, resume
 from star_lsp.places import Places
 from star_lsp.process import Process
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 _WATCH_SECONDS = 0.5
 #: Quiet time after the last completion before repairs begin when their schedule is "idle".
 _IDLE_SECONDS = 20.0
+#: Another program that writes to the store is waited for no longer on the event loop; see ``patience``.
+_HELD_SECONDS = 0.02
 #: Quiet time after a completion before the worker is made ready for a repair.
 _WARM_SECONDS = 2.0
 
@@ -68,6 +71,7 @@ class Service:
         self.failure: str | None = None
         self.revision: str | None = None
         self._store: Store | None = None
+        self._opening = asyncio.Lock()
         self._base = ""
         #: The history with which whatever is asked of the engine from now on is answered.
         self.history: tuple[Path, ...] = ()
@@ -85,13 +89,26 @@ class Service:
 
     @property
     def store(self) -> Store:
-        """The store, opened when it is first needed.
+        """The store, once it has been opened.
+
+        Raises:
+            StoreError: it has not.
+        """
+        if self._store is None:
+            raise StoreError("The store is not open yet; try again in a few seconds.")
+        return self._store
+
+    async def opened(self) -> Store:
+        """The store, opened by a thread when it is first needed.
 
         Raises:
             StoreError: it cannot be opened.
         """
-        if self._store is None:
-            self._store = Store(self._places.data)
+        async with self._opening:
+            if self._store is None:
+                store = await asyncio.to_thread(Store, self._places.data)
+                store.wait(_HELD_SECONDS)
+                self._store = store
         return self._store
 
     def suspended(self) -> AbstractContextManager[None]:
@@ -255,7 +272,7 @@ class Service:
             model = await self._model()
             self._set_state("loading")
             self._base = model.base
-            self._clean(earlier_bases(model.fingerprint, model.weights))
+            await self._clean(earlier_bases(model.fingerprint, model.weights))
             sweep(model.folder)
             await self._sound()
             self.history = self._active()
@@ -314,14 +331,15 @@ class Service:
         finally:
             self._ended("pull", "")
 
-    def _clean(self, earlier: Sequence[str]) -> None:
+    async def _clean(self, earlier: Sequence[str]) -> None:
         """Take up what an earlier server left when it was cut off, unless another one is at work on it.
 
         What was repaired for ``earlier`` bases of the same model is to be repaired anew.
         """
-        if resumed := resume(self.store):
+        store = await self.opened()
+        if resumed := await patiently(resume, store):
             log.info("%d repairs were cut off and are pending again", len(resumed))
-        if carried := carry_over(self.store, earlier):
+        if carried := await patiently(carry_over, store, earlier):
             log.info("%d cases were repaired with other int8 weights and are pending again", len(carried))
 
     def _repair_pending(self) -> None:
@@ -353,7 +371,7 @@ class Service:
 
     async def _sound(self) -> list[Out]:
         """The patches that had to leave the history, as their files are not what they were; all are told."""
-        out = await asyncio.to_thread(take_out, self.store, self._base)
+        out = await take_out(self.store, self._base)
         for word in (self.store.word, *map(str, out)):
             if word:
                 log.warning("%s", word)

@@ -1,10 +1,12 @@
 """Whether the files of the history are what went live; a patch whose file is not is taken out."""
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from star_lsp.patience import patiently
 from star_lsp.store import Store
 
 __all__ = ["Out", "take_out", "unsound"]
@@ -28,22 +30,21 @@ class Out:
         )
 
 
-def take_out(store: Store, base: str) -> list[Out]:
+async def take_out(store: Store, base: str) -> list[Out]:
     """The patches that cannot be served as they went live: no longer active, their cases pending.
 
-    Reads every file of the history: not for the event loop.
+    Every file of the history is read by a thread; the store is not used there.
 
     Raises:
         StoreError: the store cannot be used.
     """
     found = []
-    active = store.active(base)
-    for patch in active:
-        path = store.patch_path(patch.id)
-        if why := unsound(path, patch.digest):
+    active = [(patch, store.patch_path(patch.id)) for patch in store.active(base)]
+    for patch, path in active:
+        if why := await asyncio.to_thread(unsound, path, patch.digest):
             cases = [case.id for case in store.solved_by([patch]) if case.patch == patch.id]
             reason = f"The file of its patch {patch.id} {why}."
-            store.deactivate([patch.id], [], cases, reason)
+            await patiently(store.deactivate, [patch.id], [], cases, reason)
             found.append(Out(patch.id, path, why, tuple(cases)))
     return found
 

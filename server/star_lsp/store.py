@@ -16,7 +16,7 @@ from typing import Any, Literal, cast, get_args
 from filelock import FileLock
 
 from star_lsp import salvage
-from star_lsp.errors import NotFound, StoreError
+from star_lsp.errors import NotFound, StoreError, StoreHeld
 from star_lsp.holdings import ours
 from star_lsp.permissions import mend
 
@@ -64,6 +64,8 @@ INSERT OR REPLACE INTO unchecked SELECT id, base FROM patches AS gone WHERE id =
 )
 """
 _AGAIN_SECONDS = 0.1
+#: Files of patches that were reverted or replaced: 200 MB of the default model's.
+_FILES_KEPT = 100
 _LOST = "Its patch was lost when the store was damaged."
 _FLAGGED_AGAIN = "Its place was flagged again, with another fix."
 
@@ -153,7 +155,7 @@ class Store:
         what can be read of it taken over; ``word`` tells of that.
 
         Raises:
-            StoreError: it cannot be read, or is from a newer version.
+            StoreError: it cannot be read, or is from a newer version; StoreHeld if another program holds it.
         """
         self.path = folder / "store.sqlite3"
         self.patches_folder = folder / "patches"
@@ -162,6 +164,8 @@ class Store:
         self._wait_seconds = wait_seconds
         #: How often another file was found in the store's place.
         self._exchanged = 0
+        #: Which file is open; None when opening what is there now has failed.
+        self._file: tuple[int, int] | None = None
         self._open()
 
     def _open(self) -> None:
@@ -182,12 +186,22 @@ class Store:
             self._db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
             self._migrate()
         except (OSError, sqlite3.Error) as error:
-            remedy = "check its permissions, and that the disk can be written to and has room"
-            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+            held = salvage.is_held(error)
+            remedy = (
+                "check its permissions, and that the disk can be written to and has room, or set "
+                "STAR_LSP_HOME to another folder"
+            )
+            if held:
                 remedy = "another program holds it; end that one, then try again"
-            raise StoreError(
+            raise (StoreHeld if held else StoreError)(
                 f"The store {self.path} cannot be opened ({error}); {remedy}. Nothing in it was changed."
             ) from error
+
+    def wait(self, seconds: float) -> None:
+        """From now on wait so long for other processes that write, and no longer."""
+        self._wait_seconds = seconds
+        with self._reading():
+            self._db.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
     def close(self) -> None:
         """Close the database."""
@@ -476,8 +490,14 @@ class Store:
         return cast("list[Mapping[str, Any]]", json.loads(row["places"])) if row else None
 
     def sweep(self) -> None:
-        """Delete patch files that no patch names: a repair was cut off between file and database."""
-        known = {patch.id for patch in self.patches()}
+        """Delete patch files that no patch names, as a repair was cut off between file and database.
+
+        Of the patches that are not active, which nothing makes active again, the newest files are kept to be
+        looked at, and the verdicts of all.
+        """
+        patches = self.patches()
+        left = [patch.id for patch in patches if not patch.active]
+        known = {patch.id for patch in patches}.difference(left[:-_FILES_KEPT])
         for path in self.patches_folder.iterdir():
             if path.name.split(".safetensors")[0] not in known:
                 path.unlink(missing_ok=True)
@@ -562,7 +582,7 @@ class Store:
         """
         folder = self.path.parent / "aside"
         begun = [*folder.glob("recovering-*")]
-        if not begun and salvage.damage(self.path) is None:
+        if not begun and salvage.damage(self.path, self._wait_seconds) is None:
             return
         time.sleep(_AGAIN_SECONDS)  # another process may be writing: that passes, and damage stays
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -572,7 +592,9 @@ class Store:
                     shutil.rmtree(aside)  # copies alone
             found = [*folder.glob("recovering-*")]
             if not found:
-                if (what := salvage.damage(self.path)) is None:  # another process was faster
+                if (
+                    what := salvage.damage(self.path, self._wait_seconds)
+                ) is None:  # another process was faster
                     return
                 found = [self._set_aside(what)]
             for aside in found:
@@ -661,12 +683,16 @@ class Store:
 
     def _follow(self) -> None:
         """Open what was put in the store's place meanwhile: written to the old file, cases would be lost."""
-        if self._db.in_transaction or _identity(self.path) == self._file:
+        if self._file and (self._db.in_transaction or _identity(self.path) == self._file):
             return
         gone = not self.path.exists()
         self._db.close()
         self._exchanged += 1
-        self._open()
+        try:
+            self._open()
+        except StoreError:
+            self._file = None
+            raise
         if gone:
             self._tell(f"The store {self.path} was removed while it was in use; an empty one has been begun.")
 
@@ -737,10 +763,13 @@ class Store:
         try:
             yield
         except sqlite3.Error as error:
+            held = salvage.is_held(error)
             remedy = "Check the disk, and that no other program holds the file."
-            if salvage.is_damage(error):
+            if held:
+                remedy = "Another program holds it; end that one, then try again."
+            elif salvage.is_damage(error):
                 remedy = "Restart star-lsp: it takes over what can be read, and keeps the damaged file."
-            raise StoreError(
+            raise (StoreHeld if held else StoreError)(
                 f"The store {self.path} could not be used ({error}); nothing was changed. {remedy}"
             ) from error
 

@@ -1,6 +1,7 @@
 """Undoing a flag, however far its repair has come: nothing is left of it."""
 
 from star_lsp.errors import ServerError, StoreError
+from star_lsp.patience import patiently
 from star_lsp.protocol import CaseStatus
 from star_lsp.repairs import Repairs
 from star_lsp.store import Store
@@ -23,7 +24,7 @@ async def undo(store: Store, repairs: Repairs | None, id_: str) -> CaseStatus:
                 f"Case {id_} is solved by a patch, and there is no model yet to take that from; "
                 "undo it when the model is ready (star.status)."
             )
-        store.delete_case(id_)
+        await patiently(store.delete_case, id_)
         return was
     await repairs.withdraw(id_)  # nobody has begun with it, or has gone live with it, after this
     if store.case(id_).status == "repairing":
@@ -39,7 +40,7 @@ async def undo(store: Store, repairs: Repairs | None, id_: str) -> CaseStatus:
             )
         was = "solved"
         await repairs.revert(case=id_)
-    store.delete_case(id_)
+    await patiently(store.delete_case, id_)
     return was
 
 

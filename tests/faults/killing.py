@@ -28,7 +28,18 @@ from tests.mendable import VALUES
 from tests.server.client import Client, Refused
 from tests.server.test_store import make_old
 
-__all__ = ["PHASES", "SETTINGS", "TURNS", "Killer", "Machine", "rows_of", "weights_of"]
+__all__ = [
+    "OURS",
+    "SETTINGS",
+    "Killer",
+    "Machine",
+    "Wrong",
+    "hello",
+    "older",
+    "promise",
+    "rows_of",
+    "weights_of",
+]
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +174,9 @@ class Ledger:
 class Machine:
     """A home, and the server that runs there, if one does."""
 
+    #: What there may be in the data folder.
+    ours = OURS
+
     def __init__(self, home: Path, model: Path, nursery: Nursery) -> None:
         self.home, self.nursery = home, nursery
         self.data, self.models = home / "data", home / "models"
@@ -264,9 +278,15 @@ class Machine:
         copy = self.home / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         copy.mkdir()
-        for path in self.data.glob("store.sqlite3*"):
+        for path in self.data.glob("store.sqlite3*") if self.server is None else ():
             if not path.name.endswith("-shm"):
                 shutil.copyfile(path, copy / path.name)
+        if self.server is not None:  # it may be writing
+            with (
+                closing(sqlite3.connect(f"file:{self.data}/store.sqlite3?mode=ro", uri=True)) as live,
+                closing(sqlite3.connect(copy / "store.sqlite3")) as db,
+            ):
+                live.backup(db)
         with closing(sqlite3.connect(copy / "store.sqlite3")) as db:
             db.row_factory = sqlite3.Row
             promise(db.execute("PRAGMA integrity_check").fetchone()[0] == "ok", "the store is damaged")
@@ -360,7 +380,7 @@ class Machine:
         with closing(sqlite3.connect(f"file:{self.data}/store.sqlite3?mode=ro", uri=True)) as db:
             named = {row[0] for row in db.execute("SELECT id FROM patches")}
         promise(known <= named, f"stray patch files {known - named}")
-        strange = {path.name for path in self.data.iterdir()} - OURS
+        strange = {path.name for path in self.data.iterdir()} - self.ours
         promise(not strange, f"stray files {strange}")
         strange = {path.name for path in self.model.iterdir() if path.name.startswith(".")}
         promise(not strange, f"stray files in the model {strange}")
@@ -392,6 +412,9 @@ class Machine:
 class Killer:
     """Seeded rounds: something is under way, somebody dies, all is checked."""
 
+    #: Who may die in each phase, which phase comes in turn, and how many are killed in a usual run.
+    phases, turns, usual = PHASES, TURNS, len(TURNS)
+
     def __init__(self, folder: Path, model: Path, shop: tuple[Path, Path, str], seed: int) -> None:
         """``shop`` is an entry to pull, a folder to import, and the fingerprint of what is pulled."""
         self.folder, self.model = folder, model
@@ -417,8 +440,8 @@ class Killer:
 
     def kill(self, number: int) -> None:
         """One round; each phase has its turn."""
-        phase = TURNS[number % len(TURNS)]
-        whom = self.random.choice(PHASES[phase])
+        phase = self.turns[number % len(self.turns)]
+        whom = self.random.choice(self.phases[phase])
         began = time.monotonic()
         try:
             if phase in ("pull", "convert"):
@@ -435,7 +458,7 @@ class Killer:
     def summary(self) -> list[str]:
         """What was done, a line for each phase."""
         lines = []
-        for phase, victims in PHASES.items():
+        for phase, victims in self.phases.items():
             each = ", ".join(f"{self.counts[phase, whom]} {whom}" for whom in victims)
             count = sum(self.counts[phase, whom] for whom in victims)
             caught = f", {self.reached[phase]} with the work done" if self.reached[phase] else ""
@@ -452,7 +475,10 @@ class Killer:
         self._homes += 1
         if self._homes > 1:
             shutil.rmtree(self.machine.home)
-        return Machine(self.folder / f"home{self._homes}", self.model, self.nursery)
+        return self._machine(self.folder / f"home{self._homes}")
+
+    def _machine(self, home: Path) -> Machine:
+        return Machine(home, self.model, self.nursery)
 
     def _wait(self, most: float) -> None:
         time.sleep(self.random.uniform(0, most))
@@ -481,11 +507,10 @@ class Killer:
         machine = self._ready()
         machine.kill("server")
         if phase == "migration":
-            with closing(sqlite3.connect(machine.data / "store.sqlite3", isolation_level=None)) as db:
-                make_old(db, self.random.choice((1, 2)))
+            older(machine.data / "store.sqlite3", self.random.choice((1, 2)))
         machine.launch()
         with contextlib.suppress(OSError, AssertionError):
-            machine.client.ask("initialize", _hello())
+            machine.client.ask("initialize", hello())
             machine.client.notify("initialized", {})
         self._wait(self._long["start"])
         machine.kill(whom)
@@ -504,12 +529,12 @@ class Killer:
             while len(machine.ledger.history) < 2 and free:
                 self._flag(machine, free.pop(self.random.randrange(len(free))), repaired=True)
         getattr(self, f"_in_{phase}")(machine, free, whom)
-        if whom == "worker":
+        if machine.server is not None:
             self._settled(machine)
         self._ready()
 
     def _settled(self, machine: Machine) -> None:
-        """The worker was killed, and the server lives: it ends what was under way, one way or another."""
+        """The server lives: it ends what was under way, one way or another."""
         machine.client.until(
             lambda: (status := machine.client.command("status"))["state"] == "ready" and not status["queue"],
             "the server has got over the death of its worker",
@@ -626,7 +651,7 @@ class Killer:
                     (self.random.choice(children) if children and whom != "pull" else process).kill()
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.wait(60)
-            left = self.nursery.left(but=self.machine.server)
+            left = self.nursery.left(*(each for each in [self.machine.server] if each))
             promise(not left, f"left alive by a pull: {left}")
             there = (models / "tiny" / "star-model.json").exists()
             promise(there or not (models / "tiny").exists(), "a folder with the model's name is no model")
@@ -650,7 +675,13 @@ class Killer:
             return self.nursery.start(["tests.faults.pulling", *words], environ, [nothing, nothing, errors])
 
 
-def _hello() -> dict[str, Any]:
+def older(path: Path, version: int = 1) -> None:
+    """Make a store one of an earlier version."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        make_old(db, version)
+
+
+def hello() -> dict[str, Any]:
     capabilities = {"textDocument": {"inlineCompletion": {}}, "window": {"workDoneProgress": True}}
     return {
         "processId": os.getpid(),

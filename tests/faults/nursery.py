@@ -29,7 +29,7 @@ import psutil
 
 __all__ = ["Nursery"]
 
-_PDEATHSIG, _SUBREAPER = 1, 36
+_PDEATHSIG, _NAME, _SUBREAPER = 1, 15, 36
 _LONGEST = 1 << 20
 #: Everything that any of the children imports sooner or later, the libraries' own late imports too.
 _WARM = """
@@ -68,14 +68,19 @@ class Nursery:
         pid = _ask(self._line, words, environ, None, False, [pipe.fileno() for pipe in pipes])
         return psutil.Process(pid)
 
-    def left(self, *, but: psutil.Process | None = None, seconds: float = 5.0) -> list[psutil.Process]:
+    def named(self, name: str) -> list[psutil.Process]:
+        """Those whose first argument that is: ``serve``, ``--stdio``."""
+        all_ = psutil.Process(self._process.pid).children(recursive=True)
+        return [each for each in all_ if _lives(each, name)]
+
+    def left(self, *but: psutil.Process, seconds: float = 5.0) -> list[psutil.Process]:
         """The processes that are still there after some seconds; none, and at once, if all is well.
 
-        ``but`` may be there, with all that it has started.
+        Those named may be there, with all that they have started.
         """
         end = time.monotonic() + seconds
         while True:
-            spared = [but, *but.children(recursive=True)] if but else []
+            spared = [*but, *(each for one in but if _lives(one) for each in one.children(recursive=True))]
             all_ = psutil.Process(self._process.pid).children(recursive=True)
             found = [each for each in all_ if each not in spared and _lives(each)]
             if not found or time.monotonic() > end:
@@ -90,9 +95,9 @@ class Nursery:
         self._process.wait(10)
 
 
-def _lives(process: psutil.Process) -> bool:
+def _lives(process: psutil.Process, name: str = "") -> bool:
     try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
+        return process.status() != psutil.STATUS_ZOMBIE and name in ("", process.name())
     except psutil.NoSuchProcess:
         return False
 
@@ -134,6 +139,10 @@ class _Born(subprocess.Popen[bytes]):
                 ours.append(os.fdopen(mine, "wb" if number == 0 else "rb", 0 if number == 0 else -1))
                 theirs.append(its)
                 ends.append(its)
+            elif wanted == subprocess.DEVNULL:
+                ours.append(None)
+                theirs.append(os.open(os.devnull, os.O_RDWR))
+                ends.append(theirs[-1])
             else:
                 ours.append(None)
                 theirs.append(number if wanted is None else getattr(wanted, "fileno", lambda w=wanted: w)())
@@ -167,6 +176,7 @@ def _bear(line: socket.socket, message: bytes, descriptors: Sequence[int]) -> No
     os.environ.clear()
     os.environ.update(order["environ"])
     _open_nursery()
+    ctypes.CDLL(None).prctl(_NAME, " ".join(order["words"][1:2]).encode())
     sys.stdin = os.fdopen(0, "r", closefd=False)
     sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1, closefd=False)

@@ -1,4 +1,4 @@
-"""Server, worker, client and pulls are killed at random moments: nothing is lost, nothing is half done."""
+"""Server, worker, relay, client and pulls are killed at random moments: nothing is lost or half done."""
 
 import os
 import sys
@@ -6,21 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.killing import TURNS, Killer
+from tests.faults.killing import Killer
+from tests.faults.sharing import SharedKiller
 
 pytestmark = [
     pytest.mark.usefixtures("index"),
     pytest.mark.process,
     pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of processes as Linux shows it"),
+    pytest.mark.parametrize("kind", [Killer, SharedKiller], ids=["standalone", "shared"]),
 ]
 
 
 def kill(
-    tmp_path: Path, model: Path, shop: tuple[Path, Path, str], request: pytest.FixtureRequest, count: int
+    kind: type[Killer],
+    tmp_path: Path,
+    model: Path,
+    shop: tuple[Path, Path, str],
+    request: pytest.FixtureRequest,
+    count: int,
 ) -> None:
     seed = int(os.environ.get("STAR_LSP_SEED", "6"))
     terminal = request.config.pluginmanager.getplugin("terminalreporter")
-    killer = Killer(tmp_path, model, shop, seed)
+    killer = kind(tmp_path, model, shop, seed)
     try:
         for number in range(count):
             killer.kill(number)
@@ -29,18 +36,28 @@ def kill(
     finally:
         killer.close()
         if terminal:
-            terminal.write_line("\n" + "\n".join([f"seed {seed}", *killer.summary()]))
+            terminal.write_line("\n" + "\n".join([f"{kind.__name__}, seed {seed}", *killer.summary()]))
 
 
 def test_whoever_is_killed_at_whatever_moment_nothing_is_lost(
-    tmp_path: Path, model: Path, shop: tuple[Path, Path, str], request: pytest.FixtureRequest
+    kind: type[Killer],
+    tmp_path: Path,
+    model: Path,
+    shop: tuple[Path, Path, str],
+    request: pytest.FixtureRequest,
 ) -> None:
-    """Each phase has its turn a few times."""
-    kill(tmp_path, model, shop, request, int(os.environ.get("STAR_LSP_KILLS", str(2 * len(TURNS)))))
+    """Each phase has its turn once or more: `STAR_LSP_KILLS` says how many there are of each kind."""
+    count = int(os.environ.get("STAR_LSP_KILLS", str(kind.usual)))
+    kill(kind, tmp_path, model, shop, request, count)
 
 
 @pytest.mark.long
 def test_a_thousand_kills_lose_nothing(
-    tmp_path: Path, model: Path, shop: tuple[Path, Path, str], request: pytest.FixtureRequest
+    kind: type[Killer],
+    tmp_path: Path,
+    model: Path,
+    shop: tuple[Path, Path, str],
+    request: pytest.FixtureRequest,
 ) -> None:
-    kill(tmp_path, model, shop, request, 1000)
+    """Five hundred of each kind."""
+    kill(kind, tmp_path, model, shop, request, 500)

@@ -10,6 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ import psutil
 import pytest
 from filelock import FileLock
 
+import star
+import star_lsp
 from star.history import revision
 from star_lsp.catalogue import import_, installed
 from star_lsp.errors import CatalogueError
@@ -25,6 +30,7 @@ from star_lsp.progress import Meter
 from star_lsp.sources import Content, HubFile, Unavailable, fetch
 from tests.faults.conftest import filled
 from tests.faults.killing import SETTINGS, Machine, holds_in_memory, rows_of, weights_of
+from tests.mendable import VALUES
 from tests.server.client import Refused
 from tests.server.test_catalogue import write_folder
 
@@ -250,11 +256,129 @@ def test_a_flag_while_another_program_holds_the_store_is_refused_and_done_later(
     holder.execute("BEGIN IMMEDIATE")
     item = machine.item_at("hb")
     (named,) = item["command"]["arguments"]
-    with pytest.raises(Refused, match=r"locked.*nothing was changed.*no other program holds"):
+    with pytest.raises(Refused, match=r"locked.*nothing was changed.*end that one, then try again"):
         client.command("flag", 30, **{**named, "expected": "ink"})
     holder.execute("ROLLBACK")
     holder.close()
     assert client.case(machine.flag("hb"))["status"] == "pending"
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used before"])
+def test_an_editor_whose_home_is_read_only_is_told_what_to_set(disk: Path, used: bool) -> None:
+    place = disk / "data" / "server" / version("star-lsp")
+    (place if used else disk / "data").mkdir(parents=True)
+    (disk / "models").mkdir()
+    if used:
+        (place / "lock").touch()
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    done = said("--stdio", STAR_LSP_HOME=str(disk))
+    assert done.returncode == 2
+    assert f"The folder {disk / 'data'} cannot be written to (Read-only file system)" in done.stderr
+    assert "Set STAR_LSP_HOME to a folder of yours" in done.stderr
+    assert "STAR_LSP_MODELS to the folder where the models are" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_where_neither_code_nor_home_can_be_written_products_are_compiled_all_the_same(
+    machine: Machine, disk: Path
+) -> None:
+    code = Path(star.__file__).parent, Path(star_lsp.__file__).parent
+    for each in code:
+        shutil.copytree(each, disk / each.name, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    file = machine.home / "a.py"
+    file.write_text("hb = \n")
+    fixed = {"HOME": str(disk), "PYTHONPATH": str(disk), "STAR_LSP_HOME": str(machine.home)}
+    done = said("complete", f"{file}:1:6", "--model", "m", **fixed)
+    assert done.stdout.strip() in VALUES["h"], done.stderr
+    assert not [*disk.rglob("__pycache__")]
+
+
+def said(*words: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    """What a command says, with no folder named for what numba compiles."""
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")
+    }
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "star_lsp", *words],
+        input="", capture_output=True, text=True, timeout=300, env=kept | {"OMP_NUM_THREADS": "1"} | environ,
+    )  # fmt: skip
+
+
+#: A program that has the store to itself until it is told that it is enough.
+HOLD = """
+import sqlite3, sys
+holder = sqlite3.connect(sys.argv[1], isolation_level=None)
+holder.execute(f"PRAGMA locking_mode = {sys.argv[2]}")
+holder.execute("BEGIN EXCLUSIVE")
+print("held", flush=True)
+sys.stdin.read()
+holder.close()
+"""
+
+
+@contextmanager
+def held(machine: Machine, mode: str = "NORMAL") -> Iterator[Callable[[], None]]:
+    """The store is held by another program until what this gives is called."""
+    words = [sys.executable, "-c", HOLD, str(machine.data / "store.sqlite3"), mode]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout.readline() == b"held\n"
+        yield holder.stdin.close
+
+
+def test_while_another_program_holds_the_store_typing_goes_on_and_what_is_said_is_kept_after_it(
+    machine: Machine,
+) -> None:
+    client = machine.ready()
+    machine.repaired("bc")
+    (patch,) = machine.ledger.history
+    items = {name: machine.item_at(name) for name in ("hb", "fa", "ea")}
+    cases = [client.flag(items["ea"], "low")]
+    with held(machine) as release:
+        until = time.monotonic() + 3
+        client.command("repairAll", cases=cases, fromBase=False)
+        said = [
+            client.ask("workspace/executeCommand", {"command": f"star.{name}", "arguments": [about]})
+            for name, about in (
+                ("flag", {**items["hb"]["command"]["arguments"][0], "expected": "ink"}),
+                ("accept", items["fa"]["command"]["arguments"][0]),
+                ("revert", {"patchId": patch}),
+            )
+        ]
+        waits = []
+        while (began := time.monotonic()) < until:
+            name = "abcdefgh"[len(waits) % 8] + "abcdefgh"[len(waits) // 8 % 8]
+            assert machine.text_at(name)
+            client.command("listCases")
+            waits.append(time.monotonic() - began)
+        assert not said[0].there
+        assert not said[2].there
+        release()
+    assert max(waits) < 1
+    cases.append(said[0].get(5)["caseId"])
+    assert said[2].get(5) == {"revision": client.command("status")["revision"]}
+    assert client.until_case(cases[0], "solved", seconds=60)
+    assert client.case(cases[1])["status"] == "pending"
+    assert not next(each for each in client.command("listPatches") if each["id"] == patch)["active"]
+
+
+def test_a_server_that_starts_while_another_program_has_the_store_answers_and_is_ready_after_it(
+    machine: Machine,
+) -> None:
+    machine.ready()
+    case = machine.flag("hb")
+    machine.kill("server")
+    with held(machine, "EXCLUSIVE") as release:
+        machine.launch()
+        machine.client.initialize(SETTINGS)
+        for _ in range(10):
+            assert machine.client.command("status")["state"] == "loading"
+            time.sleep(0.1)
+        release()
+    machine.client.until_state("ready")
+    assert machine.client.case(case)["status"] == "pending"
 
 
 # -- the worker

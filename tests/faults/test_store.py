@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from star_lsp import store as store_module
-from star_lsp.errors import StoreError
+from star_lsp.errors import StoreError, StoreHeld
 from star_lsp.store import Accepted, Case, Store
 from tests.faults.conftest import filled
 from tests.server.test_store import make_old
@@ -239,7 +239,23 @@ def test_a_store_that_is_exchanged_while_it_is_open_is_followed(tmp_path: Path) 
         assert [each.id for each in now.cases()] == [other.id, case.id]
 
 
-@pytest.mark.process  # ten seconds, which is how long a server waits
+def test_a_store_that_was_exchanged_and_is_held_is_opened_as_soon_as_it_is_free(tmp_path: Path) -> None:
+    with closing(Store(tmp_path / "other")) as other, closing(Store(tmp_path / "data", 0.1)) as store:
+        case = add(other, "x")
+        other.close()
+        (tmp_path / "other" / STORE).replace(tmp_path / "data" / STORE)
+        for end in ("-wal", "-shm"):
+            (tmp_path / "data" / f"{STORE}{end}").unlink()
+        holder = sqlite3.connect(tmp_path / "data" / STORE, isolation_level=None)
+        holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+        holder.execute("BEGIN EXCLUSIVE")
+        for _ in range(2):
+            with pytest.raises(StoreHeld):
+                store.cases()
+        holder.close()
+        assert [each.id for each in store.cases()] == [case.id]
+
+
 def test_a_store_that_another_program_holds_altogether_is_said_and_left(tmp_path: Path) -> None:
     with closing(Store(tmp_path)) as store:
         add(store, "x")

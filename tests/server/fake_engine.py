@@ -89,7 +89,8 @@ class Session:
             (model / "star-model.json").write_text(json.dumps({"format": 1, "fingerprint": f"base-{name}"}))
         self.model = folder / "models" / "qwen2.5-coder-0.5b"
         self.engine = FakeEngine()
-        self.service = Service(Places(folder / "data", folder / "models"), self.engine, idle_seconds)
+        self.data = folder / "data"
+        self.service = Service(Places(self.data, folder / "models"), self.engine, idle_seconds)
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
         self._server_files = os.fdopen(theirs_in, "rb"), os.fdopen(theirs_out, "wb")

@@ -34,7 +34,7 @@ def client(session: Session) -> Client:
 
 def store_of(session: Session) -> Store:
     """The same store as another process sees it."""
-    return Store(session.service.store.path.parent)
+    return Store(session.data)
 
 
 # -- initialize

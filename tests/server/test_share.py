@@ -224,8 +224,11 @@ def test_when_the_server_is_killed_its_editors_are_told_and_the_next_start_is_cl
     psutil.Process(home.pid()).kill()
     assert editor.process.wait(10) == 1
     assert "the server has ended" in editor.log.read_text()
+    (place,) = (home.folder / "data" / "server").iterdir()
+    (place / ".server.1").touch()  # as it had begun to write it
     again = home.editor()
     again.client.until_case(case, "solved", seconds=120)
+    assert not list(place.glob(".server.*"))
 
 
 def test_a_sole_editor_that_wants_another_model_gets_it(home: Home) -> None:

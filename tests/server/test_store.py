@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from star_lsp import store as store_module
-from star_lsp.errors import NotFound, StoreError
+from star_lsp.errors import NotFound, StoreError, StoreHeld
 from star_lsp.perform import carry_over, resume
 from star_lsp.store import Accepted, Case, Store
 
@@ -132,7 +132,7 @@ def test_a_store_that_another_program_holds_is_refused_with_the_remedy(store: St
     waiting = Store(store.path.parent, wait_seconds=0.05)
     holder = sqlite3.connect(store.path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreError, match=r"locked.*nothing was changed.*no other program holds"):
+    with pytest.raises(StoreHeld, match=r"locked.*nothing was changed.*end that one, then try again"):
         add(waiting)
     holder.execute("ROLLBACK")
     holder.close()
@@ -425,6 +425,18 @@ def test_patch_files_that_no_patch_names_are_swept_and_no_others(store: Store) -
     store.sweep()
     left = {path.name for path in store.patches_folder.iterdir()}
     assert left == {f"{kept}.safetensors", f"{reverted}.safetensors"}
+
+
+def test_of_patches_that_left_the_history_the_newest_files_are_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_FILES_KEPT", 2)
+    first, *left, last = [activate(store) for _ in range(6)]
+    store.deactivate(left, [])
+    store.sweep()
+    kept = {path.name.removesuffix(".safetensors") for path in store.patches_folder.iterdir()}
+    assert kept == {first, *left[-2:], last}
+    assert len(store.patches()) == 6
 
 
 def test_nothing_is_taken_up_or_swept_while_another_process_repairs(store: Store) -> None:

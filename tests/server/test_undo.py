@@ -154,7 +154,7 @@ def test_what_failed_or_was_reverted_is_deleted(session: Session) -> None:
 def test_what_another_process_repairs_is_refused_with_the_remedy(session: Session) -> None:
     client = start(session, "manual")
     case = flag(client)
-    Store(session.service.store.path.parent).begin([case])
+    Store(session.data).begin([case])
     with pytest.raises(Refused, match=r"by another process .* cancel that, or wait for its end, then undo"):
         client.command("unflag", caseId=case)
     assert client.case(case)["status"] == "repairing"
@@ -168,7 +168,7 @@ def test_an_unknown_case_is_refused(session: Session) -> None:
 def test_while_the_model_loads_what_is_pending_is_deleted_and_what_is_solved_is_kept(
     session: Session,
 ) -> None:
-    store = Store(session.service.store.path.parent)
+    store = Store(session.data)
     cases = [store.add_case(prefix=f"{name} = ", suffix="\n", expected="1", rejected="2").id for name in "ab"]
     patch = store.new_patch_id()
     store.activate(patch, base="b", digest="d", revision="r", solved=cases[1:], failed={}, verdict={})

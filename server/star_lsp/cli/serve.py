@@ -11,7 +11,7 @@ import click
 from filelock import FileLock, Timeout
 
 from star_lsp import logfile
-from star_lsp.address import Address, folder, parse
+from star_lsp.address import Address, folder, parse, unwritable
 from star_lsp.errors import ListenError
 from star_lsp.join import TAKEN
 from star_lsp.places import places
@@ -64,6 +64,8 @@ def serve(addresses: tuple[str, ...], allow_other_machines: bool, log_level: str
         raise ListenError(
             "A server runs already; `star-lsp status` shows it, `star-lsp stop` ends it."
         ) from None
+    except OSError as error:
+        raise unwritable(data, error) from error
     status = 1
     try:
         status = _serve(data, place, meant, log_level, background)
