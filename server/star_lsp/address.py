@@ -1,15 +1,14 @@
-"""Where a server can be reached, and what tells its clients of it. Imports nothing that takes time."""
+"""Where a server can be reached, and what tells its clients of it. Imports nothing that takes time.
 
-import hashlib
-import hmac
-import ipaddress
+That is why values are no dataclasses here, and why what only some need is imported where they need it: with
+each window of an editor a process begins that needs this module and little else.
+"""
+
 import json
 import os
-import secrets
 import socket
-import tempfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from star_lsp.errors import ListenError
 
@@ -19,8 +18,7 @@ __all__ = ["Address", "Running", "folder", "free", "parse", "running", "token", 
 _LONGEST = 90
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """A Unix socket's path, or a host and port."""
 
     path: str = ""
@@ -37,6 +35,8 @@ class Address:
         """Whether only this machine can reach it, whatever names mean elsewhere."""
         if self.path or self.host == "localhost":
             return True
+        import ipaddress
+
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -60,8 +60,7 @@ class Address:
         return made
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(NamedTuple):
     """What a server tells of itself in a file that only its user can read."""
 
     pid: int
@@ -74,7 +73,7 @@ class Running:
         """Write it, all of it or nothing."""
         part = folder / f".server.{self.pid}"
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(asdict(self), file)
+            json.dump(self._asdict(), file)
         part.replace(folder / "server.json")
 
 
@@ -115,6 +114,9 @@ def free(place: Path) -> Address:
         return Address(host="127.0.0.1")
     path = place / "socket"
     if len(os.fsencode(path)) > _LONGEST:
+        import hashlib
+        import tempfile
+
         name = hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
         short = Path(tempfile.gettempdir()) / f"star-lsp-{os.getuid()}-{name}"
         short.mkdir(mode=0o700, exist_ok=True)
@@ -148,6 +150,8 @@ def token(place: Path) -> str:
             return found
         path.unlink()  # its maker died before a word was in it
         return token(place)
+    import secrets
+
     with os.fdopen(descriptor, "w") as file:
         file.write(made := secrets.token_urlsafe(32))
     return made
@@ -155,4 +159,6 @@ def token(place: Path) -> str:
 
 def trusted(given: object, expected: str) -> bool:
     """Whether a client gave the right word, told in the same time whatever it gave."""
+    import hmac
+
     return isinstance(given, str) and hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
