@@ -158,10 +158,11 @@ async def _window(editor: Editor, traces: Sequence[Trace], began: float, before:
 
 
 async def _told(editor: Editor, load: Load) -> None:
-    """Count what became of the flags."""
+    """Count what became of the flags, and why of those that did not become a repair."""
     with suppress(ServerDied):
         cases = await editor.client.command(LIST_CASES)
         load.cases = dict(Counter(each["status"] for each in cases))
+        load.reasons = [each["reason"] or "not told" for each in cases if each["status"] == "failed"]
 
 
 @dataclass(slots=True)
