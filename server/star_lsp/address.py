@@ -4,6 +4,7 @@ That is why values are no dataclasses here, and why what only some need is impor
 each window of an editor a process begins that needs this module and little else.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -108,25 +109,44 @@ def free(place: Path) -> Address:
     """Where a server with this folder listens for the clients of this machine.
 
     Raises:
-        ListenError: the folder for a short path is somebody else's.
+        ListenError: there is no folder for a short path, or it is somebody else's.
     """
     if not hasattr(socket, "AF_UNIX"):
         return Address(host="127.0.0.1")
     path = place / "socket"
-    if len(os.fsencode(path)) > _LONGEST:
-        import hashlib
-        import tempfile
-
-        name = hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
-        short = Path(tempfile.gettempdir()) / f"star-lsp-{os.getuid()}-{name}"
-        short.mkdir(mode=0o700, exist_ok=True)
-        about = short.lstat()
-        if short.is_symlink() or about.st_uid != os.getuid() or about.st_mode & 0o077:
-            raise ListenError(
-                f"The folder {short} is not yours alone; remove it, or set STAR_LSP_HOME to a shorter path."
-            )
-        path = short / "socket"
+    if not _fits(path):
+        path = _short(place) / "socket"
     return Address(path=str(path))
+
+
+def _fits(path: Path) -> bool:
+    return len(os.fsencode(path)) <= _LONGEST
+
+
+def _short(place: Path) -> Path:
+    """A folder of the user's own with a short path, made if need be; the same one for the same ``place``."""
+    import hashlib
+    import tempfile
+
+    name = f"star-lsp-{os.getuid()}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:16]}"
+    # Where temporary files are to go by the environment may be as deep as the folder itself.
+    for parent in map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp")):
+        short = parent / name
+        if not _fits(short / "socket"):
+            continue
+        with contextlib.suppress(OSError):
+            short.mkdir(mode=0o700, exist_ok=True)
+            about = short.lstat()
+            if short.is_symlink() or about.st_uid != os.getuid() or about.st_mode & 0o077:
+                raise ListenError(
+                    f"The folder {short} is not yours alone; remove it, or set STAR_LSP_HOME to a shorter "
+                    "path."
+                )
+            return short
+    raise ListenError(
+        f"The path {place / 'socket'} is too long for a Unix socket, and no shorter one can be had; "
+        f"set STAR_LSP_HOME or TMPDIR to a folder of yours with a path of {_LONGEST - 50} bytes or less."
+    )
 
 
 def running(place: Path) -> Running | None:

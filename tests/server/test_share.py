@@ -322,6 +322,23 @@ def test_socket_and_folder_are_the_users_alone(home: Home) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
+def test_a_home_and_temporary_files_deep_down_keep_nobody_from_sharing(tmp_path: Path, tiny: Path) -> None:
+    deep = tmp_path / ("deep" * 30)
+    shutil.copytree(tiny, deep / "models" / "qwen2.5-coder-0.5b")
+    home = Home(deep)
+    made = home.started(TMPDIR=str(deep))
+    try:
+        made.client.initialize()
+        (told,) = home.servers()
+        path = Path(told["addresses"][0].removeprefix("unix:"))
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    finally:
+        made.kill()
+        home.run("stop", "--force")
+    assert not path.exists()
+    path.parent.rmdir()
+
+
 # -- headless
 
 
