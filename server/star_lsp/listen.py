@@ -126,7 +126,7 @@ class Host:
             if session.greeted:
                 self._kept = session.settings.keep_alive_seconds
 
-    def _about(self) -> dict[str, object]:
+    async def _about(self) -> dict[str, object]:
         sessions = [each.session for each in self._connections]
         return {
             "pid": os.getpid(),
@@ -134,7 +134,7 @@ class Host:
             "addresses": self._addresses,
             "log": self._log,
             "editors": [each.name for each in sessions if each.client in self._service.audiences],
-            "status": unstructure(self._service.status()),
+            "status": unstructure(await self._service.status()),
         }
 
     async def _until_idle(self, stay: bool) -> None:
