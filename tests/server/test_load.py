@@ -205,3 +205,24 @@ def test_whoever_ends_a_load_has_what_was_measured_and_no_server_or_file_of_it_s
     assert "stopped before its end" in (out / "load.md").read_text("utf-8")
     assert not server.is_running()
     assert not list(short.glob("star-lsp-load-*"))
+
+
+@pytest.mark.long
+@pytest.mark.process
+def test_a_day_of_typing_leaves_the_server_as_small_as_it_was(
+    run: Run, model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    ran = run(
+        "bench", "load", "--data", rows, "--model", model, "--editors", "2", "--fast", "--flag-every", "60",
+        "--out", tmp_path / "out", "--json",
+    )  # fmt: skip
+    assert ran.status == 0, ran.err
+    found: Any = ran.json
+    assert found["errors"] == []
+    assert found["keys"] >= 200_000
+    before, after = found["growth"]["residentBytes"]
+    assert after < before * 1.01
+    before, after = found["growth"]["handles"]
+    assert after <= before
+    assert found["end"]["store_bytes"] < 10_000_000
