@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from star.family import supported
-from star_lsp.cli import cli
+from star_lsp.cli.group import cli
 from star_lsp.settings import documentation
 
 ROOT = Path(__file__).parents[1]

@@ -1,15 +1,15 @@
-"""Where a server can be reached, and what tells its clients of it. Imports nothing that takes time."""
+"""Where a server can be reached, and what tells its clients of it. Imports nothing that takes time.
 
-import hashlib
-import hmac
-import ipaddress
+That is why values are no dataclasses here, and why what only some need is imported where they need it: with
+each window of an editor a process begins that needs this module and little else.
+"""
+
+import contextlib
 import json
 import os
-import secrets
 import socket
-import tempfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from star_lsp.errors import ListenError
 
@@ -24,8 +24,7 @@ _UNWRITABLE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """A Unix socket's path, or a host and port."""
 
     path: str = ""
@@ -42,6 +41,8 @@ class Address:
         """Whether only this machine can reach it, whatever names mean elsewhere."""
         if self.path or self.host == "localhost":
             return True
+        import ipaddress
+
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -65,8 +66,7 @@ class Address:
         return made
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(NamedTuple):
     """What a server tells of itself in a file that only its user can read."""
 
     pid: int
@@ -79,7 +79,7 @@ class Running:
         """Write it, all of it or nothing."""
         part = folder / f".server.{self.pid}"
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(asdict(self), file)
+            json.dump(self._asdict(), file)
         part.replace(folder / "server.json")
 
 
@@ -126,22 +126,44 @@ def free(place: Path) -> Address:
     """Where a server with this folder listens for the clients of this machine.
 
     Raises:
-        ListenError: the folder for a short path is somebody else's.
+        ListenError: there is no folder for a short path, or it is somebody else's.
     """
     if not hasattr(socket, "AF_UNIX"):
         return Address(host="127.0.0.1")
     path = place / "socket"
-    if len(os.fsencode(path)) > _LONGEST:
-        name = hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
-        short = Path(tempfile.gettempdir()) / f"star-lsp-{os.getuid()}-{name}"
-        short.mkdir(mode=0o700, exist_ok=True)
-        about = short.lstat()
-        if short.is_symlink() or about.st_uid != os.getuid() or about.st_mode & 0o077:
-            raise ListenError(
-                f"The folder {short} is not yours alone; remove it, or set STAR_LSP_HOME to a shorter path."
-            )
-        path = short / "socket"
+    if not _fits(path):
+        path = _short(place) / "socket"
     return Address(path=str(path))
+
+
+def _fits(path: Path) -> bool:
+    return len(os.fsencode(path)) <= _LONGEST
+
+
+def _short(place: Path) -> Path:
+    """A folder of the user's own with a short path, made if need be; the same one for the same ``place``."""
+    import hashlib
+    import tempfile
+
+    name = f"star-lsp-{os.getuid()}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:16]}"
+    # Where temporary files are to go by the environment may be as deep as the folder itself.
+    for parent in map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp")):
+        short = parent / name
+        if not _fits(short / "socket"):
+            continue
+        with contextlib.suppress(OSError):
+            short.mkdir(mode=0o700, exist_ok=True)
+            about = short.lstat()
+            if short.is_symlink() or about.st_uid != os.getuid() or about.st_mode & 0o077:
+                raise ListenError(
+                    f"The folder {short} is not yours alone; remove it, or set STAR_LSP_HOME to a shorter "
+                    "path."
+                )
+            return short
+    raise ListenError(
+        f"The path {place / 'socket'} is too long for a Unix socket, and no shorter one can be had; "
+        f"set STAR_LSP_HOME or TMPDIR to a folder of yours with a path of {_LONGEST - 50} bytes or less."
+    )
 
 
 def running(place: Path) -> Running | None:
@@ -165,6 +187,8 @@ def token(place: Path) -> str:
             return found
         path.unlink()  # its maker died before a word was in it
         return token(place)
+    import secrets
+
     with os.fdopen(descriptor, "w") as file:
         file.write(made := secrets.token_urlsafe(32))
     return made
@@ -172,4 +196,6 @@ def token(place: Path) -> str:
 
 def trusted(given: object, expected: str) -> bool:
     """Whether a client gave the right word, told in the same time whatever it gave."""
+    import hmac
+
     return isinstance(given, str) and hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())

@@ -5,7 +5,6 @@ import functools
 import logging
 import re
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from importlib.metadata import version
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
@@ -15,7 +14,7 @@ from pygls.lsp.server import LanguageServer
 from pygls.protocol import lsp_method
 
 from star.errors import StarError
-from star_lsp import feedback, protocol
+from star_lsp import __version__, feedback, protocol
 from star_lsp.commands import Command, commands
 from star_lsp.completion import Completions, Place
 from star_lsp.conversation import Conversation
@@ -109,7 +108,7 @@ class Session:
 
     def __init__(self, service: Service) -> None:
         """Build its language server."""
-        self.server = LanguageServer("star-lsp", version("star-lsp"), protocol_cls=Protocol)
+        self.server = LanguageServer("star-lsp", __version__, protocol_cls=Protocol)
         self.settings = Settings()
         #: How its client names itself.
         self.name = "unnamed"

@@ -111,7 +111,7 @@ def commands(
         return [each for each in reversed(completions.reasons) if params.uri in (None, each.uri)]
 
     async def status(_raw: Any) -> protocol.StatusResult:
-        return service.status()
+        return await service.status()
 
     return {
         protocol.FLAG: flag,

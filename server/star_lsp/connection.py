@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from star_lsp import address, frame
 from star_lsp.app import Session
@@ -50,6 +50,7 @@ class Connection:
         self._word = word
         self._control = control or {}
         self._allowed = _BURST
+        self._telling: set[asyncio.Future[None]] = set()
         session.protocol.set_writer(_Outlet(writer))
 
     async def serve(self) -> int:
@@ -118,9 +119,21 @@ class Connection:
         """Answer a message, whatever it is."""
         method = message.get("method") if isinstance(message, dict) else None
         if isinstance(message, dict) and isinstance(method, str) and method in self._control:
-            self._send({"id": message.get("id"), "result": self._control[method]()})
+            self._control_told(message.get("id"), self._control[method]())
         else:
             self.session.protocol.handle_message(message)
+
+    def _control_told(self, number: object, result: object) -> None:
+        """Answer what is asked of the server: now, or once it is known."""
+        if not isinstance(result, Awaitable):
+            return self._send({"id": number, "result": result})
+
+        async def later() -> None:
+            self._send({"id": number, "result": await result})
+
+        task = asyncio.ensure_future(later())
+        self._telling.add(task)  # the loop does not hold it
+        return task.add_done_callback(self._telling.discard)
 
     def _refuse(self, code: int, reason: str, number: object = None) -> None:
         if not isinstance(number, str | int):

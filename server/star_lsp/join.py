@@ -6,16 +6,17 @@ Knows nothing of what they say, and imports next to nothing: a second editor cos
 import contextlib
 import os
 import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from star_lsp import address
 from star_lsp.errors import ListenError
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = ["TAKEN", "connected", "hand_on", "join"]
 
@@ -105,9 +106,13 @@ def _alive(place: Path) -> bool:
 
 def _line(place: Path) -> socket.socket:
     """A connection to the server, which is started when there is none; whoever comes first starts it."""
+    if line := connected(place):
+        return line
+    import tempfile
+
     until = time.monotonic() + _START_SECONDS
     with tempfile.TemporaryFile() as errors:
-        child: subprocess.Popen[bytes] | None = None
+        child: "subprocess.Popen[bytes] | None" = None
         begin = 0.0
         while time.monotonic() < until:
             if line := connected(place):
@@ -132,6 +137,8 @@ def _line(place: Path) -> socket.socket:
 
 def _start(errors: IO[bytes]) -> "subprocess.Popen[bytes]":
     """A server in a process of its own, that stays when we go."""
+    import subprocess
+
     # -P: it runs in folders of other people's code, which must not be imported from.
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "star_lsp", "serve", "--background"],

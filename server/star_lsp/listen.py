@@ -8,11 +8,10 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
-from star_lsp import join
+from star_lsp import __version__, join
 from star_lsp.address import Address, Running, free, token
 from star_lsp.app import build
 from star_lsp.connection import Connection
@@ -64,7 +63,7 @@ class Host:
             for address in (free(self._place), *addresses):
                 servers.append(await self._open(address))
                 files += [Path(address.path)] if address.path else []
-            Running(os.getpid(), version("star-lsp"), tuple(self._addresses), self._log).write(self._place)
+            Running(os.getpid(), __version__, tuple(self._addresses), self._log).write(self._place)
             ready(self._addresses)
             await self._until_idle(stay)
         finally:
@@ -129,15 +128,15 @@ class Host:
             if session.greeted:
                 self._kept = session.settings.keep_alive_seconds
 
-    def _about(self) -> dict[str, object]:
+    async def _about(self) -> dict[str, object]:
         sessions = [each.session for each in self._connections]
         return {
             "pid": os.getpid(),
-            "version": version("star-lsp"),
+            "version": __version__,
             "addresses": self._addresses,
             "log": self._log,
             "editors": [each.name for each in sessions if each.client in self._service.audiences],
-            "status": unstructure(self._service.status()),
+            "status": unstructure(await self._service.status()),
         }
 
     async def _until_idle(self, stay: bool) -> None:

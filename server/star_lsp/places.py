@@ -1,19 +1,19 @@
 """Where things live: cases and patches under the user's data folder, models under the user's cache folder."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-
-import platformdirs
+from typing import NamedTuple
 
 from star_lsp.errors import StoreError
 
 __all__ = ["Places", "places"]
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
-    """The two folders that hold all state; both are there, for the user alone."""
+class Places(NamedTuple):
+    """The two folders that hold all state; both are there, for the user alone.
+
+    No dataclass, which would take as long to import as all else that joining a server needs.
+    """
 
     data: Path
     models: Path
@@ -31,6 +31,8 @@ def places(environ: Mapping[str, str]) -> Places:
     if home := environ.get("STAR_LSP_HOME"):
         data, models = Path(home) / "data", Path(home) / "models"
     else:
+        import platformdirs
+
         data = platformdirs.user_data_path("star-lsp", appauthor=False)
         models = platformdirs.user_cache_path("star-lsp", appauthor=False) / "models"
     if elsewhere := environ.get("STAR_LSP_MODELS"):

@@ -197,7 +197,7 @@ class Process:
                 sys.executable, "-P", "-m", "star_lsp.worker", str(self._model), str(os.getpid()),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LINE_BYTES,
                 start_new_session=True,  # Ctrl-C at a terminal is for us, who then end it
-                env=os.environ | {"OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"},
+                env=os.environ | {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "HF_HUB_OFFLINE": "1"},
             ))  # fmt: skip
             try:
                 self._process = await asyncio.shield(birth)

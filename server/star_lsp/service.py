@@ -1,6 +1,7 @@
 """What all connections of a server share: the model, the store, the queue of repairs, the state."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Awaitable, Sequence
@@ -201,16 +202,11 @@ class Service:
         elif self.settings.repair.schedule == "at once" and self._repairs:
             self._idle = loop.call_later(_WARM_SECONDS, self._repairs.warm)
 
-    def status(self) -> StatusResult:
+    async def status(self) -> StatusResult:
         """How the server is."""
-        server = psutil.Process().memory_full_info()
+        # Off the loop: the system counts pages for it, 10 ms with a large model.
         pid = self._process.pid if self._process else None
-        worker = None
-        if pid:
-            try:
-                worker = psutil.Process(pid).memory_full_info()
-            except psutil.Error:
-                pid = None
+        memory = await asyncio.to_thread(_memory, pid)
         return StatusResult(
             self.state,
             self.failure,
@@ -218,8 +214,8 @@ class Service:
             self.model,
             self.revision,
             self._repairs.queued if self._repairs else 0,
-            pid,
-            Memory(server.rss, server.uss, worker.rss if worker else None, worker.uss if worker else None),
+            pid if memory.worker_bytes is not None else None,
+            memory,
         )
 
     def cancel_pull(self) -> None:
@@ -425,3 +421,13 @@ class Service:
             self._working = None
         for audience in list(self.audiences):
             audience.ended(key, word)
+
+
+def _memory(worker: int | None) -> Memory:
+    """What this process takes, and the repairing one, if it is there."""
+    server = psutil.Process().memory_full_info()
+    if worker is not None:
+        with contextlib.suppress(psutil.Error):
+            other = psutil.Process(worker).memory_full_info()
+            return Memory(server.rss, server.uss, other.rss, other.uss)
+    return Memory(server.rss, server.uss, None, None)

@@ -1,7 +1,9 @@
 """Where a server listens: only where its user can reach it, unless said in so many words."""
 
 import os
+import socket
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,33 @@ def test_a_long_home_gets_a_short_socket_in_a_folder_of_the_users_own(tmp_path: 
     with pytest.raises(ListenError, match="not yours alone"):
         address.free(place)
     Path(found.path).parent.rmdir()
+
+
+def test_where_temporary_files_go_deep_too_the_socket_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / ("x" * 100)
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    found = address.free(place)
+    folder = Path(found.path).parent
+    try:
+        assert folder.parent == Path("/tmp")
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(found.path)
+        Path(found.path).unlink()
+    finally:
+        folder.rmdir()
+
+
+def test_where_no_path_is_short_enough_it_is_said_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / ("x" * 100)
+    monkeypatch.setattr(address, "_LONGEST", 20)
+    with pytest.raises(ListenError, match=r"too long .* set STAR_LSP_HOME or TMPDIR to a folder"):
+        address.free(place)
 
 
 def test_the_token_is_made_once_for_the_user_alone(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The engine on a real, tiny model: what it has read serves the next request, and never another history."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -167,3 +168,25 @@ def test_a_failure_while_nobody_waits_harms_no_later_request(
             engine.join()
 
     assert asyncio.run(run()) == _alone(folder, [patch], "return ")
+
+
+@pytest.mark.parametrize(
+    ("environ", "spins"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_spin_little_unless_the_user_says_how_they_wait(
+    environ: dict[str, str], spins: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+
+    async def load() -> None:
+        engine = Engine()
+        await engine.load(folder, ())
+        engine.close()
+        engine.join()
+
+    asyncio.run(load())
+    assert os.environ.get("GOMP_SPINCOUNT") == spins

@@ -75,6 +75,23 @@ def test_the_tables_hold_every_figure_and_the_first_errors() -> None:
     assert markdown(Load())
 
 
+def test_repairs_are_told_by_what_became_of_them_and_why() -> None:
+    gate = "The gate refused the patch: {} of 275 tokens unchanged, 95.0% asked for."
+    reasons = [
+        gate.format(250),
+        gate.format(251),
+        "After 16 steps the model still writes 'a | b'; allow more.",
+    ]
+    load = Load(cases={"solved": 2, "reverted": 3, "failed": 3, "pending": 1}, reasons=reasons)
+    table = markdown(load)
+    assert "| repairs | 5 succeeded, 2 blocked by the gate, 1 failed, 1 not at their end |" in table
+    assert "| not repaired, 2 times | The gate refused the patch: N of N tokens" in table
+    assert (
+        "| not repaired, 1 times | After N steps the model still writes something else; allow more. |"
+        in table
+    )
+
+
 def test_a_look_at_a_server_that_has_ended_finds_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     ended = subprocess.Popen([sys.executable, "-c", ""])
@@ -159,8 +176,9 @@ def test_typing_at_speed_ends_after_the_keys_that_were_asked_for(
 
 
 @pytest.mark.process
-def test_ctrl_c_ends_a_load_with_what_was_measured_and_leaves_no_server(
-    model: Path, rows: Path, tmp_path: Path, short: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_whoever_ends_a_load_has_what_was_measured_and_no_server_or_file_of_it_stays(
+    number: signal.Signals, model: Path, rows: Path, tmp_path: Path, short: Path
 ) -> None:
     out = tmp_path / "out"
     started = subprocess.Popen(
@@ -177,7 +195,7 @@ def test_ctrl_c_ends_a_load_with_what_was_measured_and_leaves_no_server(
         (about,) = short.glob("star-lsp-load-*/data/server/*/server.json")
         server = psutil.Process(json.loads(about.read_text("utf-8"))["pid"])
         assert server.is_running()
-        started.send_signal(signal.SIGINT)
+        started.send_signal(number)
         said, error = started.communicate(timeout=60)
     finally:
         started.kill()
@@ -187,3 +205,24 @@ def test_ctrl_c_ends_a_load_with_what_was_measured_and_leaves_no_server(
     assert "stopped before its end" in (out / "load.md").read_text("utf-8")
     assert not server.is_running()
     assert not list(short.glob("star-lsp-load-*"))
+
+
+@pytest.mark.long
+@pytest.mark.process
+def test_a_day_of_typing_leaves_the_server_as_small_as_it_was(
+    run: Run, model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    ran = run(
+        "bench", "load", "--data", rows, "--model", model, "--editors", "2", "--fast", "--flag-every", "60",
+        "--out", tmp_path / "out", "--json",
+    )  # fmt: skip
+    assert ran.status == 0, ran.err
+    found: Any = ran.json
+    assert found["errors"] == []
+    assert found["keys"] >= 200_000
+    before, after = found["growth"]["residentBytes"]
+    assert after < before * 1.01
+    before, after = found["growth"]["handles"]
+    assert after <= before
+    assert found["end"]["store_bytes"] < 10_000_000

@@ -114,6 +114,53 @@ def test_the_process_of_a_second_editor_is_small(home: Home) -> None:
     assert more < 100_000_000
 
 
+#: Runs `star-lsp --stdio` in its own process, as both entries do, and says at its end what it has imported.
+SPY = """
+import os, sys
+from star_lsp.cli import main
+leave = os._exit
+def told(status):
+    sys.stderr.write("imported " + " ".join(sorted(sys.modules)) + "\\n")
+    sys.stderr.flush()
+    leave(status)
+os._exit = told
+sys.argv = ["star-lsp", "--stdio"]
+main()
+"""
+#: What takes longer to import than all that a relay needs.
+DEAR = {
+    "torch", "numpy", "transformers", "pygls", "lsprotocol", "attrs", "cattrs", "click", "rich", "psutil",
+    "sqlite3", "asyncio", "logging", "dataclasses", "inspect", "importlib.metadata", "subprocess", "tempfile",
+    "hashlib", "ssl",
+}  # fmt: skip
+
+
+def test_joining_a_running_server_imports_nothing_that_takes_time(home: Home) -> None:
+    home.editor()
+    spied = subprocess.Popen(
+        [sys.executable, "-P", "-c", SPY],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"STAR_LSP_HOME": str(home.folder)},
+    )  # fmt: skip
+    assert spied.stdin is not None
+    assert spied.stdout is not None
+    assert spied.stderr is not None
+    client = Client(spied.stdout, spied.stdin)
+    assert client.initialize()["serverInfo"]["name"] == "star-lsp"
+    client.request("shutdown")
+    client.notify("exit")
+    said = spied.stderr.read().decode()
+    assert spied.wait(10) == 0
+    for pipe in (spied.stdin, spied.stdout, spied.stderr):
+        pipe.close()
+    (imported,) = [set(line.split()[1:]) for line in said.splitlines() if line.startswith("imported ")]
+    ours = {name for name in imported if name.split(".")[0] in ("star", "star_lsp")}
+    assert ours == {
+        "star_lsp", "star_lsp.address", "star_lsp.cli", "star_lsp.errors", "star_lsp.join", "star_lsp.places",
+    }  # fmt: skip
+    assert imported & DEAR == set()
+
+
 def test_a_repair_in_one_editor_is_seen_by_the_other_and_its_revert_too(home: Home) -> None:
     first, second = home.editor(), home.editor()
     first.client.until_state("ready")
@@ -276,6 +323,23 @@ def test_socket_and_folder_are_the_users_alone(home: Home) -> None:
     path = Path(told["addresses"][0].removeprefix("unix:"))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_home_and_temporary_files_deep_down_keep_nobody_from_sharing(tmp_path: Path, tiny: Path) -> None:
+    deep = tmp_path / ("deep" * 30)
+    shutil.copytree(tiny, deep / "models" / "qwen2.5-coder-0.5b")
+    home = Home(deep)
+    made = home.started(TMPDIR=str(deep))
+    try:
+        made.client.initialize()
+        (told,) = home.servers()
+        path = Path(told["addresses"][0].removeprefix("unix:"))
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    finally:
+        made.kill()
+        home.run("stop", "--force")
+    assert not path.exists()
+    path.parent.rmdir()
 
 
 # -- headless

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -135,6 +137,25 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Whoever ends this process, or closes its terminal, has it end as Ctrl-C does: nothing stays behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    told = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = [(each, signal.signal(each, _as_ctrl_c)) for each in told]
+    try:
+        yield
+    finally:
+        for each, handler in before:
+            signal.signal(each, handler)
+
+
+def _as_ctrl_c(_signal: int, _frame: object) -> None:
+    signal.raise_signal(signal.SIGINT)
 
 
 # -- what is asked for -------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -17,6 +16,7 @@ from pygls.exceptions import JsonRpcException
 from pygls.io_ import run_async
 from pygls.lsp.client import LanguageClient
 
+from star_lsp import __version__
 from star_lsp.errors import ServerError
 from star_lsp.protocol import DID_CHANGE
 
@@ -55,7 +55,7 @@ class Client:
         self._settings = patient if settings is None else settings
         self._environment = environment
         self._log_file = log_file
-        self._client = LanguageClient("star-lsp", version("star-lsp"))
+        self._client = LanguageClient("star-lsp", __version__)
         self._server: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._leaving = threading.Event()

@@ -4,13 +4,12 @@ import asyncio
 import logging
 import os
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import click
 from filelock import FileLock, Timeout
 
-from star_lsp import logfile
+from star_lsp import __version__, logfile
 from star_lsp.address import Address, folder, parse, unwritable
 from star_lsp.errors import ListenError
 from star_lsp.join import TAKEN
@@ -54,7 +53,7 @@ def serve(addresses: tuple[str, ...], allow_other_machines: bool, log_level: str
         if not each.local and not allow_other_machines:
             raise ListenError(_OPEN.format(each))
     data = places(os.environ).data
-    place = folder(data, version("star-lsp"))
+    place = folder(data, __version__)
     lock = FileLock(place / "lock", mode=0o600)
     try:
         lock.acquire(timeout=0)

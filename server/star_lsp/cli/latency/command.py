@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from star.errors import BenchError
-from star_lsp.cli.benching import alone, model_folder, progress
+from star_lsp.cli.benching import alone, ending, model_folder, progress
 from star_lsp.cli.state import as_json, err
 from star_lsp.settings import Settings
 
@@ -113,7 +113,7 @@ def latency(
     asked = Asked(traces(files, rows, seed), pace, seed, where.absolute(), gguf, threads, rates, repairs)
     measured = Measured()
     console = err()
-    with alone(folder):
+    with alone(folder), ending():
         try:
             with progress(console) as on_progress:
                 asyncio.run(run(asked, folder, measured, on_progress))

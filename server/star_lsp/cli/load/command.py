@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from star_lsp.cli.benching import alone, model_folder, progress
+from star_lsp.cli.benching import alone, ending, model_folder, progress
 from star_lsp.cli.state import as_json, err
 from star_lsp.settings import Settings
 
@@ -119,7 +119,7 @@ def load(
         seed, where.absolute(),
     )  # fmt: skip
     measured = Load()
-    with alone(folder):
+    with alone(folder), ending():
         try:
             with progress(err()) as on_progress:
                 asyncio.run(run(asked, folder, measured, on_progress))

@@ -10,14 +10,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
 import psutil
 
 from star.bench.plan import OnProgress
-from star_lsp import address, logfile
+from star_lsp import __version__, address, logfile
 from star_lsp.cli.client import ServerDied
 from star_lsp.cli.latency.cost import cost
 from star_lsp.cli.latency.ours import ready
@@ -86,7 +85,7 @@ async def run(asked: Asked, folder: Path, load: Load, on_progress: OnProgress) -
 
 
 def _place(home: Path) -> Path:
-    return address.folder(home / "data", version("star-lsp"))
+    return address.folder(home / "data", __version__)
 
 
 def _server(home: Path) -> address.Running:
@@ -159,10 +158,11 @@ async def _window(editor: Editor, traces: Sequence[Trace], began: float, before:
 
 
 async def _told(editor: Editor, load: Load) -> None:
-    """Count what became of the flags."""
+    """Count what became of the flags, and why of those that did not become a repair."""
     with suppress(ServerDied):
         cases = await editor.client.command(LIST_CASES)
         load.cases = dict(Counter(each["status"] for each in cases))
+        load.reasons = [each["reason"] or "not told" for each in cases if each["status"] == "failed"]
 
 
 @dataclass(slots=True)

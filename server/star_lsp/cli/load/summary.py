@@ -1,5 +1,6 @@
 """Figures of a run: whether all editors waited alike, what went wrong, and what grew."""
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,10 @@ TARGETS = {
 _WARM_SECONDS, _WARM_SHARE = 120.0, 0.2
 #: Growth is from the first share of what comes after to the last one of the same length.
 _ENDS = 0.1
+#: What the reason of a case has whose patch the gate did not let through.
+_BLOCKED = "The gate refused"
+_WRITTEN = re.compile(r"writes (['\"]).*\1;", re.DOTALL)
+_NUMBER = re.compile(r"\d[\d.]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,8 @@ class Load:
     reverted: int = 0
     #: What became of the flagged cases, by their status.
     cases: dict[str, int] = field(default_factory=dict)
+    #: Why cases failed, one for each.
+    reasons: list[str] = field(default_factory=list)
     window: Window | None = None
 
     def add(self, request: Request) -> None:
@@ -105,6 +112,8 @@ def told(load: Load) -> dict[str, object]:
         "flagged": load.flagged,
         "reverted": load.reverted,
         "cases": load.cases,
+        "repairs": _repairs(load),
+        "reasons": dict(Counter(map(_alike, load.reasons))),
         "growth": {name: growth(load.moments, of) for name, of in _MEASURES.items()},
         "end": asdict(load.moments[-1]) if load.moments else None,
         "window": asdict(load.window) if load.window else None,
@@ -136,13 +145,16 @@ def _rows(load: Load) -> list[list[str]]:
     end = load.moments[-1] if load.moments else None
     worst = ratio(load)
     seconds, keys = (end.seconds, load.keys) if end else (0.0, 0)
-    cases = ", ".join(f"{count} {status}" for status, count in sorted(load.cases.items())) or "none"
+    became = ", ".join(f"{count} {what}" for what, count in _repairs(load).items())
     rows = [
         ["time; keys hit", f"{seconds:,.0f} s; {keys:,}", ""],
         ["errors", str(len(load.errors)), "0"],
         ["worst editor's p95 by the best one's, of what was waited for", _text(worst), "≤ 2"],
-        ["flagged; taken back", f"{load.flagged} ({cases}); {load.reverted}", ""],
+        ["flagged; taken back", f"{load.flagged}; {load.reverted}", ""],
+        ["repairs", became, ""],
     ]
+    alike = Counter(map(_alike, load.reasons))
+    rows += [[f"not repaired, {count} times", _line(reason), ""] for reason, count in alike.most_common(5)]
     for name, of in _MEASURES.items():
         ends = growth(load.moments, of)
         if name.endswith("Bytes"):
@@ -160,8 +172,29 @@ def _rows(load: Load) -> list[list[str]]:
         seen += f"; a file of {window.characters} characters)"
         rows.append(["second window: start of its process to its first completion", seen, "≤ 1 s"])
     for error, count in Counter(load.errors).most_common(5):
-        rows.append([f"error, {count} times", error.replace("\n", " ").replace("|", "/")[:160], ""])
+        rows.append([f"error, {count} times", _line(error), ""])
     return rows
+
+
+def _repairs(load: Load) -> dict[str, int]:
+    """What became of the repairs. One that was taken back had succeeded; what the gate blocked was solved."""
+    blocked = sum(_BLOCKED in each for each in load.reasons)
+    solved, reverted = load.cases.get("solved", 0), load.cases.get("reverted", 0)
+    return {
+        "succeeded": solved + reverted,
+        "blocked by the gate": blocked,
+        "failed": len(load.reasons) - blocked,
+        "not at their end": sum(load.cases.values()) - solved - reverted - len(load.reasons),
+    }
+
+
+def _alike(reason: str) -> str:
+    """A reason without its numbers, and without the code that the model wrote."""
+    return _NUMBER.sub("N", _WRITTEN.sub("writes something else;", reason))
+
+
+def _line(text: str) -> str:
+    return text.replace("\n", " ").replace("|", "/")[:160]
 
 
 _MEASURES: Mapping[str, Callable[[Moment], float]] = {
