@@ -173,7 +173,7 @@ def test_a_patch_whose_file_is_damaged_is_checked_for_as_one_that_was_reverted(s
     async def play() -> None:
         a, b = await solved(stage, *"ab")
         stage.store.patch_path(str(a.patch)).unlink()
-        (out,) = take_out(stage.store, "b")
+        (out,) = await take_out(stage.store, "b")
         assert (out.patch, out.cases) == (a.patch, (a.id,))
         assert stage.store.unchecked("b") == [a.patch]
         assert await stage.check(Reverted("b", (out.patch,), (), True)) == Checked(1, (b.id,))
