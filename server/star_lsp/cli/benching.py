@@ -147,6 +147,8 @@ def ending() -> Iterator[None]:
         return
     told = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = [(each, signal.signal(each, _as_ctrl_c)) for each in told]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it that started this with &
+        before.append((signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler)))
     try:
         yield
     finally:

@@ -33,9 +33,10 @@ def stop(force: bool, as_json: bool) -> None:
         process = None
         with suppress(psutil.Error):
             process = psutil.Process(told.pid)
+        ours = process is not None and _is_ours(process)  # once it is told, it may be gone before one looks
         with suppress(ListenError):  # one that is asked while it ends may not get to answer
             ask(place, STOP)
-        if process is None or not _is_ours(process):
+        if process is None or not ours:
             continue
         try:
             process.wait(_SECONDS)
