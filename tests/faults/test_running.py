@@ -356,7 +356,7 @@ def test_while_another_program_holds_the_store_typing_goes_on_and_what_is_said_i
         assert not said[0].there
         assert not said[2].there
         release()
-    assert max(waits) < 1
+    assert max(waits) < 2  # who waited for the store would have waited 3; a busy machine takes some of it
     cases.append(said[0].get(5)["caseId"])
     assert said[2].get(5) == {"revision": client.command("status")["revision"]}
     assert client.until_case(cases[0], "solved", seconds=60)
