@@ -18,7 +18,7 @@ __all__ = ["fisher"]
 
 _SEED = 0
 #: No more tokens of a text are read.
-_TOKENS = 400
+_TOKENS = 128
 
 
 def fisher(
@@ -29,7 +29,7 @@ def fisher(
 ) -> dict[int, Float[Tensor, "d d"]]:
     """The Fisher information of the outputs of some layers' projections, the mean over all tokens of texts.
 
-    A pass, forward and backward, for each text, cut to 400 tokens or the model's context. The model as it is
+    A pass, forward and backward, for each text, cut to 128 tokens or the model's context. The model as it is
     now is looked at.
 
     Raises:
@@ -46,7 +46,10 @@ def fisher(
         trunk = model.trunk(ids, min(layers))
         with torch.enable_grad(), model.tapped(layers) as taps, model.resumed(trunk):
             log_p = model.logits(ids, range(1, len(ids))).float().log_softmax(-1)
-            tokens = torch.multinomial(log_p.detach().exp(), 1, generator=drawn)
+            # By the inverse of the distribution function: many times as fast as torch.multinomial.
+            reached = log_p.detach().exp().cumsum(-1)
+            at = torch.rand(len(reached), 1, generator=drawn) * reached[:, -1:]
+            tokens = torch.searchsorted(reached, at)
             torch.autograd.backward(-log_p.gather(-1, tokens).sum())
         for layer, tap in taps.items():
             # The first position is unlike all others in every model: it holds what attention has no use for.
