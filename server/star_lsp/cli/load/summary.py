@@ -179,7 +179,7 @@ def _rows(load: Load) -> list[list[str]]:
     return rows
 
 
-def _repairs(load: Load) -> dict[str, int]:
+def _repaired(load: Load) -> dict[str, int]:
     """What became of the flagged cases. One whose repair was taken back had been solved."""
     blocked = sum(_BLOCKED in each for each in load.reasons)
     solved, reverted = load.cases.get("solved", 0), load.cases.get("reverted", 0)
