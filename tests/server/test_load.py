@@ -82,9 +82,9 @@ def test_repairs_are_told_by_what_became_of_them_and_why() -> None:
         gate.format(251),
         "After 16 steps the model still writes 'a | b'; allow more.",
     ]
-    load = Load(cases={"solved": 2, "reverted": 3, "failed": 3, "pending": 1}, reasons=reasons)
+    load = Load(cases={"solved": 2, "reverted": 3, "failed": 3, "pending": 1}, patches=4, reasons=reasons)
     table = markdown(load)
-    assert "| repairs | 5 succeeded, 2 blocked by the gate, 1 failed, 1 not at their end |" in table
+    assert "5 succeeded, 2 blocked by the gate, 1 failed, 1 not at their end; 4 |" in table
     assert "| not repaired, 2 times | The gate refused the patch: N of N tokens" in table
     assert (
         "| not repaired, 1 times | After N steps the model still writes something else; allow more. |"

@@ -26,7 +26,7 @@ from star_lsp.cli.load.editor import Editor
 from star_lsp.cli.load.moment import moment
 from star_lsp.cli.load.summary import Load, Window
 from star_lsp.errors import ListenError
-from star_lsp.protocol import LIST_CASES, STOP
+from star_lsp.protocol import LIST_CASES, LIST_PATCHES, STOP
 from star_lsp.running import ask
 
 __all__ = ["Asked", "run"]
@@ -163,6 +163,7 @@ async def _told(editor: Editor, load: Load) -> None:
         cases = await editor.client.command(LIST_CASES)
         load.cases = dict(Counter(each["status"] for each in cases))
         load.reasons = [each["reason"] or "not told" for each in cases if each["status"] == "failed"]
+        load.patches = len(await editor.client.command(LIST_PATCHES))
 
 
 @dataclass(slots=True)

@@ -62,6 +62,8 @@ class Load:
     reverted: int = 0
     #: What became of the flagged cases, by their status.
     cases: dict[str, int] = field(default_factory=dict)
+    #: That went live, whether or not they were taken back; one may solve several cases.
+    patches: int = 0
     #: Why cases failed, one for each.
     reasons: list[str] = field(default_factory=list)
     window: Window | None = None
@@ -112,7 +114,8 @@ def told(load: Load) -> dict[str, object]:
         "flagged": load.flagged,
         "reverted": load.reverted,
         "cases": load.cases,
-        "repairs": _repairs(load),
+        "repaired": _repaired(load),
+        "patches": load.patches,
         "reasons": dict(Counter(map(_alike, load.reasons))),
         "growth": {name: growth(load.moments, of) for name, of in _MEASURES.items()},
         "end": asdict(load.moments[-1]) if load.moments else None,
@@ -145,13 +148,13 @@ def _rows(load: Load) -> list[list[str]]:
     end = load.moments[-1] if load.moments else None
     worst = ratio(load)
     seconds, keys = (end.seconds, load.keys) if end else (0.0, 0)
-    became = ", ".join(f"{count} {what}" for what, count in _repairs(load).items())
+    became = ", ".join(f"{count} {what}" for what, count in _repaired(load).items())
     rows = [
         ["time; keys hit", f"{seconds:,.0f} s; {keys:,}", ""],
         ["errors", str(len(load.errors)), "0"],
         ["worst editor's p95 by the best one's, of what was waited for", _text(worst), "≤ 2"],
         ["flagged; taken back", f"{load.flagged}; {load.reverted}", ""],
-        ["repairs", became, ""],
+        ["repair of the flagged cases; patches", f"{became}; {load.patches}", ""],
     ]
     alike = Counter(map(_alike, load.reasons))
     rows += [[f"not repaired, {count} times", _line(reason), ""] for reason, count in alike.most_common(5)]
@@ -176,8 +179,8 @@ def _rows(load: Load) -> list[list[str]]:
     return rows
 
 
-def _repairs(load: Load) -> dict[str, int]:
-    """What became of the repairs. One that was taken back had succeeded; what the gate blocked was solved."""
+def _repaired(load: Load) -> dict[str, int]:
+    """What became of the flagged cases. One whose repair was taken back had been solved."""
     blocked = sum(_BLOCKED in each for each in load.reasons)
     solved, reverted = load.cases.get("solved", 0), load.cases.get("reverted", 0)
     return {
