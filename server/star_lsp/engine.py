@@ -249,7 +249,7 @@ def _spin_less() -> None:
 
     A token is some hundred such waits. Beside a build or tests the other thread mostly has no processor just
     then, and who spins for it takes the time of somebody else: beside two busy processes on two cores reading
-    took 1.7 to 2.7 times as long. At rest there is no difference; without any spinning it took 10 % longer.
+    took 1.7 to 2.7 times as long. At rest it is no slower; without any spinning it took 15 % longer.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
