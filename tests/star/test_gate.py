@@ -82,11 +82,12 @@ def test_the_divergence_of_the_gate_is_never_more_than_the_exact_one(
     v: int, kept: int, scale: float, seed: int
 ) -> None:
     random = torch.Generator().manual_seed(seed)
-    old, new = ((torch.randn(4, v, generator=random) * scale).log_softmax(-1) for _ in range(2))
+    # Logits in fp64: in fp32 what is left of a distribution that is nearly sure is rounding.
+    old, new = ((torch.randn(4, v, generator=random).double() * scale).log_softmax(-1) for _ in range(2))
     top = old.topk(min(kept, v))
-    exact = (old.double().exp() * (old.double() - new.double())).sum(-1)
+    exact = (old.exp() * (old - new)).sum(-1)
     bound = _kl(top.values, new.gather(-1, top.indices))
-    assert (bound <= exact * (1 + 1e-4) + 1e-5).all()  # log-probabilities are kept in fp32
+    assert (bound <= exact * (1 + 1e-6) + 1e-9).all()
     assert (bound >= 0).all()
 
 
