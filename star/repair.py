@@ -111,14 +111,16 @@ def repair(
     Cancelled.check(cancelled)
     first = last = trace(model, lessons, scored=layers)
     failing = len({failure.case for failure in first.failures}) if method.widen else 1
-    basis = basis or Basis(model)
-    if method.natural:
-        basis.learn(layers, cancelled)
+    outcomes = () if first.failures else tuple(outcome(model, case) for case in cases)
+    is_wrong = bool(first.failures) or not all(each.solved for each in outcomes)
+    if is_wrong:
+        basis = basis or Basis(model)
+        if method.natural:  # before anything is drafted: it is of the base
+            basis.learn(layers, cancelled)
     chosen = neurons(first.scores, method.pattern, method.ratio * max(failing, 1))
     steps = 0
     with Draft(model, chosen) as draft:
-        outcomes = () if first.failures else tuple(outcome(model, case) for case in cases)
-        if first.failures or not all(each.solved for each in outcomes):
+        if is_wrong and basis:
             until = started + budget.seconds
             most = budget.steps if method.steps is None else method.steps
             loop = _Loop(model, draft, basis, method, most, until, on_step, cancelled)
@@ -287,7 +289,7 @@ class _Loop:
             if self._method.step == "outputs":
                 wanted = steers.abs() * seen.pulls[layer].sign()
                 if self._method.natural:
-                    wanted = natural(wanted, seen.pulls[layer], self._basis.heeded[layer])
+                    wanted = natural(wanted, seen.pulls[layer], self._basis.damped(layer))
                 guard = sparing(seen.ordinary[layer]) if self._method.weigh else None
                 step = minimum_norm(activations, wanted, guard, self._method.ridge)
             else:

@@ -17,7 +17,7 @@ from star.fisher import fisher
 from star.model import CodeModel
 from star.patch import installed
 
-__all__ = ["Basis", "Guard", "minimum_norm", "natural", "normalized", "sparing"]
+__all__ = ["Basis", "Guard", "damped", "minimum_norm", "natural", "normalized", "sparing"]
 
 #: What multiplies columns from the left, ``(f, n)`` to ``(f, n)``: a symmetric matrix that need not be made.
 Guard = Callable[[Tensor], Tensor]
@@ -51,6 +51,7 @@ class Basis:
         self.factor = _gram_factor(self._head, self._gain) if factor is None else factor
         #: By layer, the Fisher information of what its output projection gives, where it was asked for.
         self.heeded = dict(heeded or {})
+        self._damped: dict[int, Float[Tensor, "d d"]] = {}
 
     def learn(self, layers: Sequence[int], cancelled: Callable[[], bool] = lambda: False) -> None:
         """Have what is heeded at some layers ready, on the base without patches (seconds, once).
@@ -62,6 +63,12 @@ class Basis:
         if missing:
             with installed(self._model, []):
                 self.heeded |= fisher(self._model, texts(), missing, cancelled)
+
+    def damped(self, layer: int) -> Float[Tensor, "d d"]:
+        """The factor with which ``natural`` solves at a layer that was learnt; made once."""
+        if layer not in self._damped:
+            self._damped[layer] = damped(self.heeded[layer])
+        return self._damped[layer]
 
     def rows(self, tokens: Sequence[int]) -> Float[Tensor, "n d"]:
         """The basis vectors of some tokens, ``(n, d)``."""
@@ -103,18 +110,25 @@ def minimum_norm(
     return solution.float()
 
 
+def damped(heeded: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """The Cholesky factor of ``F + ε I``, ε a tenth of the mean diagonal of F, ``heeded``; fp64."""
+    sure = heeded.double()
+    # Where nothing is heeded at all, every direction costs the same.
+    floor = _HEEDED * sure.diagonal().mean() if sure.any() else 1.0
+    factor: Tensor = torch.linalg.cholesky(sure + floor * torch.eye(len(sure), dtype=sure.dtype))
+    return factor
+
+
 def natural(
-    directions: Float[Tensor, "n d"], pulls: Float[Tensor, "n d"], heeded: Float[Tensor, "d d"]
+    directions: Float[Tensor, "n d"], pulls: Float[Tensor, "n d"], factor: Float[Tensor, "d d"]
 ) -> Float[Tensor, "n d"]:
     """Directions that go as far along some pulls G, and cost ordinary predictions least.
 
     The natural gradient ``G (F + ε I)⁻¹`` (Amari, 1998), each row so long that its product with its pull is
-    that of the direction given; ε a tenth of the mean diagonal of F, what is ``heeded``.
+    that of the direction given; ``factor`` is that of ``F + ε I``, as ``damped`` makes it.
     """
-    damped = heeded.double()
-    damped = damped + _HEEDED * damped.diagonal().mean() * torch.eye(len(damped), dtype=damped.dtype)
     pulls = pulls.double()
-    least = torch.linalg.solve(damped, pulls.T).T
+    least = torch.cholesky_solve(pulls.T, factor).T
     far = (directions.double() * pulls).sum(1, keepdim=True)
     reached = (least * pulls).sum(1, keepdim=True)
     # Where nothing pulls, nothing moves.

@@ -401,7 +401,7 @@ def _basis(model: CodeModel, folder: Path) -> Basis:
     """The semantic basis, what was computed of it before read from beside the model."""
     with contextlib.suppress(OSError, SafetensorError), safe_open(folder / _BASIS, "pt") as file:
         if (file.metadata() or {}).get("fingerprint") == model.fingerprint:
-            heeded = {int(name): file.get_tensor(name) for name in set(file.keys()) - {"factor"}}
+            heeded = {int(name): file.get_tensor(name) for name in sorted(file.keys()) if name.isdigit()}
             return Basis(model, file.get_tensor("factor"), heeded)
     basis = Basis(model)
     _keep(basis, model, folder)

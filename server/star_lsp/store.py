@@ -592,10 +592,8 @@ class Store:
                     shutil.rmtree(aside)  # copies alone
             found = [*folder.glob("recovering-*")]
             if not found:
-                if (
-                    what := salvage.damage(self.path, self._wait_seconds)
-                ) is None:  # another process was faster
-                    return
+                if (what := salvage.damage(self.path, self._wait_seconds)) is None:
+                    return  # another process was faster
                 found = [self._set_aside(what)]
             for aside in found:
                 self._exchange(aside)

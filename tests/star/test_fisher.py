@@ -1,15 +1,18 @@
 """What ordinary predictions heed, against the KL that is seen."""
 
+import pytest
 import torch
 from torch import Tensor
 
 from star.errors import Cancelled
+from star.everyday import texts
 from star.fisher import fisher
 from star.model import CodeModel
 from star.patch import installed
 from star.repair import repair
 from star.result import Budget
 from star.solve import Basis
+from star_lsp import regression
 from tests import tiny
 
 TEXTS = ["def f(x):\n    return x + 1\n", "import os\n\nprint(os.getcwd())\n", "for i in x:\n    print(i)\n"]
@@ -43,12 +46,16 @@ def test_texts_too_short_or_too_long_for_the_model_are_left_out_or_cut(one: Code
     assert not fisher(one, [""], [0])[0].any()
 
 
+def test_everyday_code_is_all_here_and_none_of_it_is_in_the_gates_sample() -> None:
+    code = texts()
+    assert len(code) == 19
+    assert all(len(each) > 100 for each in code)
+    assert not any(each in whole or whole in each for each in code for whole in regression.TEXTS)
+
+
 def test_it_can_be_cancelled(one: CodeModel) -> None:
-    try:
+    with pytest.raises(Cancelled):
         fisher(one, TEXTS, [0], lambda: True)
-    except Cancelled:
-        return
-    raise AssertionError("was not cancelled")
 
 
 def _kl(model: CodeModel, layer: int, moved: Tensor) -> float:

@@ -235,6 +235,14 @@ def test_what_is_already_right_needs_no_rows(model: CodeModel) -> None:
     assert again.steps == 0
 
 
+def test_for_what_is_already_right_no_ordinary_code_is_read(
+    one: CodeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(one, [_batch(one).patch])
+    monkeypatch.setattr("star.solve.fisher", lambda *_: pytest.fail("it was read"))
+    assert repair(one, [tiny.case(one)], Budget(10), method=BATCH).solved
+
+
 @pytest.mark.parametrize("method", [ITERATIVE, PUBLISHED], ids=["iterative", "published"])
 def test_what_is_already_right_needs_no_rows_by_any_method(one: CodeModel, method: Star) -> None:
     install(one, [_batch(one).patch])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from star.family import tensor_at
 from star.model import CodeModel
-from star.solve import Basis, minimum_norm, natural, normalized, sparing
+from star.solve import Basis, damped, minimum_norm, natural, normalized, sparing
 
 SIZES = st.integers(1, 12)
 
@@ -130,17 +130,23 @@ def test_a_natural_direction_goes_as_far_and_costs_ordinary_predictions_least(
     root, pulls = random.standard_normal((rank, d)), random.standard_normal((n, d))
     asked = np.abs(random.standard_normal((n, d))) * np.sign(pulls)
     heeded = root.T @ root
-    given = (torch.tensor(each, dtype=torch.float32) for each in (asked, pulls, heeded))
-    found = natural(*given).double().numpy()
+    given = [torch.tensor(each, dtype=torch.float32) for each in (asked, pulls, heeded)]
+    found = natural(given[0], given[1], damped(given[2])).double().numpy()
 
     assert np.allclose((found * pulls).sum(1), (asked * pulls).sum(1), rtol=1e-3, atol=1e-4)
-    damped = heeded + 0.1 * np.trace(heeded) / d * np.eye(d)
-    least = (asked * pulls).sum(1) ** 2 / np.einsum("nd,nd->n", pulls, np.linalg.solve(damped, pulls.T).T)
+    cost = heeded + 0.1 * np.trace(heeded) / d * np.eye(d)
+    least = (asked * pulls).sum(1) ** 2 / np.einsum("nd,nd->n", pulls, np.linalg.solve(cost, pulls.T).T)
     # No direction that goes as far costs less, by Cauchy and Schwarz.
-    assert np.allclose(np.einsum("nd,de,ne->n", found, damped, found), least, rtol=1e-3)
+    assert np.allclose(np.einsum("nd,de,ne->n", found, cost, found), least, rtol=1e-3)
 
 
 def test_where_nothing_is_asked_or_nothing_pulls_nothing_moves() -> None:
-    heeded, ones = torch.eye(3), torch.ones(1, 3)
-    assert not natural(torch.zeros(1, 3), ones, heeded).any()
-    assert not natural(ones, torch.zeros(1, 3), heeded).any()
+    factor, ones = damped(torch.eye(3)), torch.ones(1, 3)
+    assert not natural(torch.zeros(1, 3), ones, factor).any()
+    assert not natural(ones, torch.zeros(1, 3), factor).any()
+
+
+def test_where_nothing_is_heeded_a_direction_is_the_pull_itself() -> None:
+    """Of a model so small that no ordinary code fits, or one that is sure of everything."""
+    found = natural(torch.ones(1, 3), torch.tensor([[1.0, 2.0, 3.0]]), damped(torch.zeros(3, 3)))
+    assert torch.allclose(found, torch.tensor([[1.0, 2.0, 3.0]]) * 6 / 14)
