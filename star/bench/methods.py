@@ -17,7 +17,7 @@ from star.repair import PUBLISHED, STRENGTHS, Star, repair
 from star.result import Budget, Result, Step
 from star.solve import Basis, Guard
 
-__all__ = ["DEFAULT", "Kit", "Method", "Trial", "Variant", "grid", "named", "names", "tune"]
+__all__ = ["DEFAULT", "Kit", "Method", "Trial", "Variant", "grid", "named", "names", "star_variant", "tune"]
 
 
 @runtime_checkable
@@ -167,7 +167,9 @@ def _spared(tried: Sequence[Trial], moved: str) -> float:
 # -- the grids -------------------------------------------------------------------------------------------
 
 
-def _star(name: str, method: Star, settings: Mapping[str, Any]) -> Variant:
+def star_variant(name: str, method: Star, settings: Mapping[str, Any]) -> Variant:
+    """STAR with the settings of ``method``; what it needs of the model is made ready by ``make``."""
+
     def make(kit: Kit) -> Method:
         if method.natural:
             kit.basis.learn(layers_by_depth(kit.model.depth, method.layers))
@@ -178,11 +180,11 @@ def _star(name: str, method: Star, settings: Mapping[str, Any]) -> Variant:
 
 def _ours(name: str) -> Iterator[Variant]:
     """Our default, or another strength of it: ``ours-gentle``, ``ours-strong``."""
-    yield _star(name, STRENGTHS[name.partition("-")[2] or "normal"], {})
+    yield star_variant(name, STRENGTHS[name.partition("-")[2] or "normal"], {})
 
 
 def _published(name: str) -> Iterator[Variant]:
-    yield _star(name, PUBLISHED, {"rate": PUBLISHED.rate, "stop": "ten steps"})
+    yield star_variant(name, PUBLISHED, {"rate": PUBLISHED.rate, "stop": "ten steps"})
 
 
 def _paper(
@@ -195,7 +197,7 @@ def _paper(
 
     def variants(name: str) -> Iterator[Variant]:
         for rate in _RATES:
-            yield _star(name, replace(method, rate=rate), {"rate": rate})
+            yield star_variant(name, replace(method, rate=rate), {"rate": rate})
 
     return variants
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from star.bench.data import Context, Role, Row
 from star.bench.measure import samples
-from star.bench.methods import Kit, Method, Variant
+from star.bench.methods import Variant, star_variant
 from star.bench.plan import Data, Pace, Plan, apart
 from star.bench.results import Line, Results
 from star.bench.run import Bench, run
@@ -29,18 +28,11 @@ GOOD = Star(layers="2/4", pattern="none", margin=0.1, rate=0.1)
 TIMID = replace(GOOD, rate=1e-9, grow=1.0)
 
 
-def _variant(name: str, method: Star, **settings: Any) -> Variant:
-    def make(kit: Kit) -> Method:
-        return partial(repair, method=method, basis=kit.basis)
-
-    return Variant(name, settings, make)
-
-
 def grids(name: str) -> Sequence[Variant]:
     """Two methods: one that has nothing to choose, and one that must find its rate."""
     if name == "ours":
-        return [_variant(name, GOOD)]
-    return [_variant(name, TIMID, rate=1e-9), _variant(name, GOOD, rate=0.1)]
+        return [star_variant(name, GOOD, {})]
+    return [star_variant(name, TIMID, {"rate": 1e-9}), star_variant(name, GOOD, {"rate": 0.1})]
 
 
 def _context(name: str, expected: str, role: Role = "flagged") -> Context:
