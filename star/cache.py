@@ -41,6 +41,11 @@ class KVCache:
         """How many tokens it holds, be they of use still or not."""
         return len(self._ids) + len(self._below)
 
+    @property
+    def room(self) -> int:
+        """For how many it has taken memory, which is what it costs to keep it."""
+        return self._past.room if self._model.lean and self._past else self.size
+
     def rewind(self, ids: Sequence[int]) -> int:
         """Forget what does not begin ``ids``; how many of them have been read.
 

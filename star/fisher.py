@@ -1,24 +1,35 @@
-"""How much ordinary predictions heed what an output projection gives: its Fisher information.
+"""How ordinary code uses an output projection: what it is given, and how much predictions heed what it gives.
 
-The output side of K-FAC (Martens and Grosse, arXiv 1503.05671): ``F = E[gᵀg]``, g the gradient of -log p at
-the output of one position, for next tokens drawn from what the model itself predicts. Moving that output by a
-small δ costs ordinary predictions ``½ δ F δᵀ`` nats of KL.
+The two sides of K-FAC (Martens and Grosse, arXiv 1503.05671): ``A = E[aᵀa]``, a what one position gives the
+projection, and ``F = E[gᵀg]``, g the gradient of -log p at its output, for next tokens drawn from what the
+model itself predicts. A delta D of the weights costs ordinary predictions about ``½ tr(A D F Dᵀ)`` nats.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float16
 from torch import Tensor
 
 from star.errors import Cancelled
 from star.model import CodeModel
 
-__all__ = ["fisher"]
+__all__ = ["Fisher", "fisher"]
 
 _SEED = 0
 #: No more tokens of a text are read.
 _TOKENS = 128
+#: Directions of the inputs that are kept, and how often they are sought.
+_RANK, _ROUNDS = 512, 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fisher:
+    """Both sides for one projection: ``inputsᵀ · inputs`` is A, but for weak directions; ``outputs`` F."""
+
+    inputs: Float16[Tensor, "r f"]
+    outputs: Float[Tensor, "d d"]
 
 
 def fisher(
@@ -26,8 +37,8 @@ def fisher(
     texts: Sequence[str],
     layers: Sequence[int],
     cancelled: Callable[[], bool] = lambda: False,
-) -> dict[int, Float[Tensor, "d d"]]:
-    """The Fisher information of the outputs of some layers' projections, the mean over all tokens of texts.
+) -> dict[int, Fisher]:
+    """How texts use the projections of some layers, the mean over all their tokens.
 
     A pass, forward and backward, for each text, cut to 128 tokens or the model's context. The model as it is
     now is looked at.
@@ -37,6 +48,7 @@ def fisher(
     """
     drawn = torch.Generator().manual_seed(_SEED)
     sums = {layer: torch.zeros(model.width, model.width, dtype=torch.float64) for layer in layers}
+    given: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     count = 0
     for text in texts:
         Cancelled.check(cancelled)
@@ -55,5 +67,31 @@ def fisher(
             # The first position is unlike all others in every model: it holds what attention has no use for.
             pulls = tap.gradient[1:].double()
             sums[layer] += pulls.T @ pulls
+            given[layer].append(tap.inputs[1:].half())
         count += len(ids) - 1
-    return {layer: (total / max(count, 1)).float() for layer, total in sums.items()}
+    return {
+        layer: Fisher(
+            _principal(torch.cat(given.pop(layer) or [torch.zeros(1, model.neurons)])),
+            (total / max(count, 1)).float(),
+        )
+        for layer, total in sums.items()
+    }
+
+
+def _principal(given: Float[Tensor, "m f"]) -> Float16[Tensor, "r f"]:
+    """The strongest directions of some activations, so that ``BᵀB`` is next to their second moment.
+
+    By a randomized range finder (Halko, Martinsson and Tropp, arXiv 0909.4061): all eigenvectors of some
+    thousand activations would take longer than reading them.
+    """
+    wide = given.float() / len(given) ** 0.5
+    if len(wide) <= wide.shape[1]:
+        gram = wide @ wide.T
+        sought = torch.randn(len(wide), _RANK, generator=torch.Generator().manual_seed(_SEED))
+        for _ in range(_ROUNDS):
+            sought = torch.linalg.qr(gram @ sought).Q
+        found: Tensor = sought.T @ wide
+        return found.half()
+    strength, at = torch.linalg.eigh((wide.T @ wide).double())
+    scaled: Tensor = strength.clamp(min=0).sqrt() * at
+    return scaled[:, -_RANK:].T.half()

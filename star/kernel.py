@@ -451,6 +451,14 @@ def _linear(linear: Any, given: int, rows: int, mine: int, first: int, last: int
             beside = floats(linear[tables.ROWS] + k * outputs * 4, last)
             for i in range(first, last):
                 made[i] += by * beside[i]
+        for k in range(linear[tables.RANK]):
+            key = floats(linear[tables.OF_KEYS] + k * size * 4, size)
+            answer = np.float32(0)  # by each thread: waiting for a part of it would take longer
+            for i in range(size):
+                answer += key[i] * row[i]
+            value = floats(linear[tables.OF_VALUES] + k * outputs * 4, last)
+            for i in range(first, last):
+                made[i] += answer * value[i]
 
 
 @compiled

@@ -16,6 +16,7 @@ from torch.nn import functional
 from star import kernel
 from star.few import Few
 from star.product import Int8Linear, Share
+from star.room import mapped
 from star.team import team
 
 __all__ = ["Lean", "Past", "lean_of"]
@@ -25,7 +26,7 @@ _KNOWN = ("LlamaForCausalLM", "Qwen2ForCausalLM")
 #: Tables of positions that change with the length of a text are not known.
 _STATIC = ("default", "linear", "llama3", "yarn")
 #: Room for keys and values grows by so many tokens.
-_ROOM = 256
+_ROOM = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,8 @@ class Past:
         if length <= len(self.output):
             return
         room = -(-length // _ROOM) * _ROOM
-        both = torch.empty(*self.both.shape[:3], room, self.both.shape[4])
-        output = torch.empty(room, self.output.shape[1])
+        both = mapped(*self.both.shape[:3], room, self.both.shape[4])
+        output = mapped(room, self.output.shape[1])
         both[:, :, :, : self.below] = self.both[:, :, :, : self.below]
         output[: self.below] = self.output[: self.below]
         self.both, self.output = both, output

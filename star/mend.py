@@ -109,12 +109,12 @@ def _ways(
 ) -> Iterator[tuple[Star, Sequence[Case]]]:
     """The ways to try, one after another, by what stood against the last one.
 
-    As asked; then with more neurons where the steps were not enough, together with the cases that
-    broke, and more gently where too much else moved.
+    As asked; then with less of the promise given up where the steps were not enough, together with the
+    cases that broke, and more gently where too much else moved.
     """
     yield method, cases
     if attempts[-1].verdict.passed:
-        yield replace(method, ratio=min(1.0, 4 * method.ratio)), cases
+        yield replace(method, ridge=method.ridge / 10), cases
         return
     together = list(cases)
     for _ in range(_ROUNDS):
@@ -125,4 +125,4 @@ def _ways(
         together += [lesson.case for lesson in hold if lesson.case.id in broken]
         yield method, together
     yield replace(method, margin=method.margin / 4, rate=method.rate / 2), together
-    yield replace(method, margin=0.0, rate=method.rate / 4, ratio=method.ratio / 4), together
+    yield replace(method, margin=0.0, rate=method.rate / 4), together

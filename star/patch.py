@@ -1,16 +1,17 @@
-"""Rows of output projections that are added to the base: the only code that writes weights."""
+"""What is added to rows of output projections of the base: the only code that writes weights."""
 
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int16
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -18,10 +19,28 @@ from torch import Tensor
 from star.errors import PatchError
 from star.model import CodeModel
 from star.product import Beside, Int8Linear
+from star.room import mapped
 
-__all__ = ["Draft", "Patch", "Rows", "install", "installed", "load"]
+__all__ = [
+    "Draft",
+    "Factors",
+    "Part",
+    "Patch",
+    "Rows",
+    "install",
+    "installed",
+    "load",
+    "rounded",
+    "strip",
+]
 
-_FORMAT = "1"
+_FORMAT = "2"
+#: Format 1 has rows and no factors; they read alike.
+_FORMATS = ("1", _FORMAT)
+#: Keys are whole numbers of the first, values of the second: so every sum of their products is exact in fp64,
+#: whatever the order, as long as no weight moves by more than 2⁸.
+_KEY, _VALUE = 2.0**-15, 2.0**-30
+_MOST = 2**15 - 1
 #: Bytes of a patch's header, and of the manifest in it: what it is made of is a few kB.
 _LONGEST_HEADER, _LONGEST_MANIFEST = 1 << 24, 1 << 22
 
@@ -34,42 +53,93 @@ class Rows:
     neurons: Int[Tensor, " k"]
     delta: Float[Tensor, "k d"]
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What is kept on disk, by the end of its name."""
+        return {"neurons": self.neurons.long().contiguous(), "delta": self.delta.float().contiguous()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factors:
+    """What is added to some neurons of one layer, as few directions: ``delta = keysᵀ · values``.
+
+    Keys are whole numbers of 2⁻¹⁵, values multiples of 2⁻³⁰ in fp32: what they come to has one value,
+    the same on every machine and with any number of threads.
+    """
+
+    layer: int
+    neurons: Int[Tensor, " k"]
+    keys: Int16[Tensor, "n k"]
+    values: Float[Tensor, "n d"]
+
+    @property
+    def delta(self) -> Float[Tensor, "k d"]:
+        """What is added, in fp32; made anew each time."""
+        return self.exact.float()
+
+    @property
+    def exact(self) -> Float[Tensor, "k d"]:
+        """The same in fp64, in which it is exact."""
+        return (self.keys.double() * _KEY).T @ self.values.double()
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What is kept on disk, by the end of its name."""
+        return {
+            "neurons": self.neurons.int().contiguous(),
+            "keys": self.keys.contiguous(),
+            "values": self.values.contiguous(),
+        }
+
+
+#: What a patch adds to one layer.
+Part = Rows | Factors
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Patch:
-    """A repair: rows to add to the base named by its fingerprint, and where they come from."""
+    """A repair: what to add to the base named by its fingerprint, and where it comes from."""
 
     base: str
-    rows: tuple[Rows, ...]
+    rows: tuple[Part, ...]
     #: Cases, method and its settings, verdict: plain JSON, not part of the identity.
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
     #: Kept, once known: what is damaged on disk later must not be read again.
     _digest: str = field(default="", init=False, repr=False)
+    #: Whether what it adds has been let go.
+    bare: bool = field(default=False, init=False)
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the base and every row: what a revision is made of."""
+        """SHA-256 over the base and every part: what a revision is made of."""
         if not self._digest:
             digest = hashlib.sha256(self.base.encode())
             for rows in self.rows:
-                digest.update(f"{rows.layer} {tuple(rows.delta.shape)}".encode())
-                digest.update(rows.neurons.long().contiguous().numpy().tobytes())
-                digest.update(rows.delta.float().contiguous().numpy().tobytes())
+                neurons, *others = rows.tensors.values()
+                digest.update(f"{rows.layer} {' '.join(str(tuple(each.shape)) for each in others)}".encode())
+                for each in (neurons.long(), *others):
+                    digest.update(each.numpy().tobytes())
             object.__setattr__(self, "_digest", digest.hexdigest())
         return self._digest
 
     @property
     def size_bytes(self) -> int:
-        """What the rows take on disk."""
-        return sum(rows.delta.numel() * 4 + rows.neurons.numel() * 8 for rows in self.rows)
+        """What the parts take on disk."""
+        return sum(each.nbytes for rows in self.rows for each in rows.tensors.values())
+
+    def stripped(self) -> "Patch":
+        """The same name and layers and nothing to install anew: what is installed still."""
+        none = torch.zeros(0, dtype=torch.int64)
+        rows = tuple(Rows(each.layer, none, torch.zeros(0, 0)) for each in self.rows)
+        patch = Patch(self.base, rows)
+        object.__setattr__(patch, "_digest", self.digest)
+        object.__setattr__(patch, "bare", True)
+        return patch
 
     def save(self, path: Path) -> None:
         """Write the patch, all of it or nothing (synced, then renamed into place)."""
-        tensors = {}
-        for rows in self.rows:
-            tensors[f"{rows.layer}.neurons"] = rows.neurons.long().contiguous()
-            tensors[f"{rows.layer}.delta"] = rows.delta.float().contiguous()
+        tensors = {f"{rows.layer}.{name}": each for rows in self.rows for name, each in rows.tensors.items()}
         about = {"format": _FORMAT, "base": self.base, "manifest": json.dumps(dict(self.manifest))}
         part = path.with_name(f".{path.name}.part")
         content = save(tensors, about)
@@ -94,7 +164,7 @@ def load(path: Path, model: CodeModel) -> Patch:
         _look(path, model)
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
-            if about.get("format") != _FORMAT:
+            if about.get("format") not in _FORMATS:
                 raise _bad(path, "is not a patch of this format")
             base = str(about.get("base"))
             if base != model.fingerprint:
@@ -107,7 +177,12 @@ def load(path: Path, model: CodeModel) -> Patch:
             manifest = json.loads(about["manifest"])
             if not isinstance(manifest, dict):
                 raise _bad(path, "has a manifest that is no object")
-            rows = tuple(_rows(path, file, layer, model) for layer in _layers(path, file, model.depth))
+            parts = _parts(file)
+            if sorted(file.keys()) != sorted(
+                f"{layer}.{name}" for layer in parts for name in parts[layer]
+            ) or not all(0 <= layer < model.depth for layer in parts):
+                raise _bad(path, "has parts that no patch for this model has")
+            rows = tuple(_checked(path, file, layer, parts[layer], model) for layer in parts)
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise _bad(path, f"cannot be read ({error})") from error
     return Patch(base, rows, manifest)
@@ -124,30 +199,49 @@ def _look(path: Path, model: CodeModel) -> None:
         raise _bad(path, "is larger than any patch for this model")
 
 
-def _layers(path: Path, file: Any, depth: int) -> list[int]:
+#: The names and types of what a part is made of.
+_ROWS = {"neurons": "I64", "delta": "F32"}
+_FACTORS = {"neurons": "I32", "keys": "I16", "values": "F32"}
+
+
+def _parts(file: Any) -> dict[int, Mapping[str, str]]:
+    """By layer, ascending, what kind of part there is."""
     names = set(file.keys())
     layers = sorted(int(name.split(".")[0]) for name in names if name.endswith(".neurons"))
-    wanted = {f"{layer}.{part}" for layer in layers for part in ("neurons", "delta")}
-    if names != wanted or not all(0 <= layer < depth for layer in layers):
-        raise _bad(path, "has parts that no patch for this model has")
-    return layers
+    return {layer: _FACTORS if f"{layer}.keys" in names else _ROWS for layer in layers}
 
 
-def _rows(path: Path, file: Any, layer: int, model: CodeModel) -> Rows:
-    """One layer's rows; shapes are looked at before anything is read."""
-    index, delta = (file.get_slice(f"{layer}.{part}") for part in ("neurons", "delta"))
-    shape = index.get_shape()
-    if (index.get_dtype(), delta.get_dtype()) != ("I64", "F32"):
+def _part(file: Any, layer: int, names: Mapping[str, str]) -> Part:
+    neurons, *others = (file.get_tensor(f"{layer}.{name}") for name in names)
+    return Factors(layer, neurons.long(), *others) if names is _FACTORS else Rows(layer, neurons, *others)
+
+
+def _checked(path: Path, file: Any, layer: int, names: Mapping[str, str], model: CodeModel) -> Part:
+    """One layer's part; types and shapes are looked at before anything is read."""
+    slices = {name: file.get_slice(f"{layer}.{name}") for name in names}
+    if [each.get_dtype() for each in slices.values()] != list(names.values()):
         raise _bad(path, f"has numbers of the wrong type in layer {layer}")
-    if len(shape) != 1 or shape[0] > model.neurons or delta.get_shape() != [shape[0], model.width]:
+    index, *others = (each.get_shape() for each in slices.values())
+    count = index[0] if len(index) == 1 else -1
+    rank = others[0][0] if others[0] else -1
+    wanted = [[rank, count], [rank, model.width]] if names is _FACTORS else [[count, model.width]]
+    if not 0 <= count <= model.neurons or others != wanted:
         raise _bad(path, f"has rows of the wrong shape in layer {layer}")
-    rows = Rows(layer, file.get_tensor(f"{layer}.neurons"), file.get_tensor(f"{layer}.delta"))
-    known = (rows.neurons >= 0).all() and (rows.neurons < model.neurons).all()
-    if not (known and (rows.neurons.diff() > 0).all()):
+    part = _part(file, layer, names)
+    known = (part.neurons >= 0).all() and (part.neurons < model.neurons).all()
+    if not (known and (part.neurons.diff() > 0).all()):
         raise _bad(path, f"names neurons out of order, twice or that are not there, in layer {layer}")
-    if not rows.delta.isfinite().all():
+    numbers = part.values if isinstance(part, Factors) else part.delta
+    if not numbers.isfinite().all():
         raise _bad(path, f"holds a number that is not finite in layer {layer}")
-    return rows
+    if isinstance(part, Factors) and not torch.equal(numbers, rounded(numbers)):
+        raise _bad(path, f"holds a number that is not as exact as all are in layer {layer}")
+    return part
+
+
+def rounded(values: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Values as factors keep them."""
+    return ((values.double() / _VALUE).round() * _VALUE).float()
 
 
 def _bad(path: Path, what: str) -> PatchError:
@@ -158,7 +252,7 @@ def install(model: CodeModel, patches: Sequence[Patch]) -> None:
     """Make the weights base ⊕ patches: rebuilt from the base, never subtracted.
 
     Raises:
-        PatchError: a patch is for another base; the model is untouched.
+        PatchError: a patch is for another base, or has been stripped; the model is untouched.
     """
     for patch in patches:
         if patch.base != model.fingerprint:
@@ -166,12 +260,26 @@ def install(model: CodeModel, patches: Sequence[Patch]) -> None:
                 f"A patch for the base {patch.base[:12]} cannot be used with {model.fingerprint[:12]}; "
                 "use it with the model that it was made for."
             )
+    _refuse_bare(patches)
     touched = {rows.layer for patch in (*model.patches, *patches) for rows in patch.rows}
     # Everything is computed before anything is set: an error leaves the old weights in force.
     rebuilt = {layer: _rebuilt(model, layer, patches) for layer in touched}
     for layer, made in rebuilt.items():
         _set(model, layer, made)
     model.patches = tuple(patches)
+
+
+def strip(model: CodeModel) -> None:
+    """Let go what is installed, of which the weights have all they need: for who serves.
+
+    On these patches nothing can be drafted, and to go back to them is to load them anew.
+    """
+    model.patches = tuple(patch if patch.bare else patch.stripped() for patch in model.patches)
+
+
+def _refuse_bare(patches: Sequence[Patch]) -> None:
+    if any(patch.bare for patch in patches):
+        raise PatchError("What this patch adds has been let go; load it from its file.")
 
 
 @contextmanager
@@ -189,17 +297,20 @@ def _rebuilt(model: CodeModel, layer: int, patches: Sequence[Patch]) -> Tensor |
     """A layer's weight; where its numbers stay as they are, what stands beside them."""
     mine = [rows for patch in patches for rows in patch.rows if rows.layer == layer]
     projection = model.projection(layer)
-    if isinstance(projection, Int8Linear):
-        if not mine:
-            return projection.base
-        moved = torch.unique(torch.cat([rows.neurons for rows in mine]))
-        return _beside(projection, moved, _summed(mine, moved, model.width))
-    base = model.base_weight(layer)
     if not mine:
-        return base
-    weight = base.clone()
-    index = torch.unique(torch.cat([rows.neurons for rows in mine]))
-    _write(model, layer, weight, index, _summed(mine, index, model.width))
+        return projection.base if isinstance(projection, Int8Linear) else model.base_weight(layer)
+    return _made(model, layer, _Sum(mine))
+
+
+def _made(model: CodeModel, layer: int, added: "_Sum") -> Tensor | Beside:
+    """The same, from what is added to the base."""
+    projection = model.projection(layer)
+    if isinstance(projection, Int8Linear):
+        return _beside(model, projection, added)
+    index, delta = added.total(model.width)
+    weight: Tensor = model.base_weight(layer).clone()
+    rows = model.base_rows(layer)[index].float() + delta  # in fp32 whatever the weights are kept in
+    model.by_neuron(weight)[index] = rows.to(weight.dtype)
     return weight
 
 
@@ -212,84 +323,165 @@ def _set(model: CodeModel, layer: int, made: Tensor | Beside | None) -> None:
         projection.beside = made
 
 
-def _beside(projection: Int8Linear, moved: Int[Tensor, " k"], delta: Float[Tensor, "k d"]) -> Beside:
-    """The base's rows in fp32 with those that patches add, ascending: a new one, nothing is overwritten."""
+def _beside(model: CodeModel, projection: Int8Linear, added: "_Sum") -> Beside:
+    """The base's rows in fp32 with those that patches add, ascending: a new one, nothing is overwritten.
+
+    Factors stay as they are until rows would take less room.
+    """
+    few = added.rank * (model.neurons + model.width) < model.neurons * model.width
+    moved, delta = added.total(model.width, factors=not few)
     base = projection.base
     index = moved if base is None else torch.unique(torch.cat([base.neurons, moved]))
-    rows = torch.zeros(len(index), delta.shape[1])
+    rows = mapped(len(index), delta.shape[1])
     if base is not None:
         rows[torch.searchsorted(index, base.neurons)] = base.rows
     rows[torch.searchsorted(index, moved)] += delta
-    return Beside(index, rows)
+    if not (few and added.rank):
+        return Beside(index, rows)
+    return Beside(index, rows, *added.factors(model.neurons))
 
 
-def _summed(all_rows: Sequence[Rows], index: Int[Tensor, " k"], width: int) -> Float[Tensor, "k d"]:
-    """The deltas of the neurons in ``index``, ascending, summed in order from the first rows on."""
-    total = torch.zeros(len(index), width)
-    for rows in all_rows:
-        mine = torch.isin(rows.neurons, index)
-        total[torch.searchsorted(index, rows.neurons[mine])] += rows.delta[mine]
-    return total
+class _Sum:
+    """What parts of one layer come to: the exact sum of all factors, and after it rows in their order."""
+
+    def __init__(self, parts: Sequence[Part], below: "_Sum | None" = None) -> None:
+        """Add parts, the last ones; ``below`` are those before, whose factors are multiplied once."""
+        self._new = [part for part in parts if isinstance(part, Factors)]
+        self._below = below
+        self._factors: list[Factors] = [*(below._factors if below else ()), *self._new]
+        self._rows: list[Rows] = [
+            *(below._rows if below else ()), *(part for part in parts if isinstance(part, Rows)),
+        ]  # fmt: skip
+
+    @property
+    def rank(self) -> int:
+        """How many keys all factors have."""
+        return sum(len(each.keys) for each in self._factors)
+
+    def factors(self, neurons: int) -> tuple[Float[Tensor, "r f"], Float[Tensor, "r d"]]:
+        """All keys, over all neurons of the layer, and their values."""
+        keys = mapped(self.rank, neurons).copy_(_keys(self._factors, torch.arange(neurons), torch.float32))
+        values = _values(self._factors)
+        return keys, mapped(*values.shape).copy_(values)
+
+    def total(self, width: int, *, factors: bool = True) -> tuple[Int[Tensor, " k"], Float[Tensor, "k d"]]:
+        """The neurons that move, ascending, and what is added to each, in fp32; of rows alone, or of all."""
+        sums = [self._exact] if factors and self._factors else []
+        index = [each for each, _ in sums] + [rows.neurons for rows in self._rows]
+        neurons = torch.unique(torch.cat(index)) if index else torch.empty(0, dtype=torch.int64)
+        total = mapped(len(neurons), width)
+        for each, exact in sums:
+            total[torch.searchsorted(neurons, each)] = exact.float()
+        for rows in self._rows:
+            total[torch.searchsorted(neurons, rows.neurons)] += rows.delta
+        return neurons, total
+
+    @cached_property
+    def _exact(self) -> tuple[Int[Tensor, " k"], Float[Tensor, "k d"]]:
+        """What all factors come to, in fp64: no order of summation makes a difference."""
+        if self._below is not None and not self._new:
+            return self._below._exact
+        neurons = torch.unique(torch.cat([each.neurons for each in self._factors]))
+        total: Tensor = _keys(self._new, neurons, torch.float64).T @ _values(self._new).double()
+        if self._below is not None and self._below._factors:
+            index, exact = self._below._exact
+            total[torch.searchsorted(neurons, index)] += exact
+        return neurons, total
 
 
-def _write(model: CodeModel, layer: int, weight: Tensor, index: Tensor, delta: Tensor) -> None:
-    """Set rows of a private copy to base + delta, added in fp32 whatever the weights are kept in."""
-    rows = model.base_rows(layer)[index].float() + delta
-    model.by_neuron(weight)[index] = rows.to(weight.dtype)
+def _keys(factors: Sequence[Factors], neurons: Int[Tensor, " k"], dtype: torch.dtype) -> Float[Tensor, "r k"]:
+    """The keys of factors, over some ascending neurons, those that they are of among them."""
+    keys = torch.zeros(sum(len(each.keys) for each in factors), len(neurons), dtype=dtype)
+    start = 0
+    for each in factors:
+        stop = start + len(each.keys)
+        keys[start:stop, torch.searchsorted(neurons, each.neurons)] = each.keys.to(dtype) * _KEY
+        start = stop
+    return keys
+
+
+def _values(factors: Sequence[Factors]) -> Float[Tensor, "r d"]:
+    return torch.cat([each.values for each in factors])
 
 
 class Draft:
-    """A patch in the making, on top of what is installed; its deltas are the fp32 masters.
+    """A patch in the making, on top of what is installed.
 
     While a draft is open the model serves nobody else. ``close`` brings the installed weights back.
     """
 
-    def __init__(self, model: CodeModel, neurons: Mapping[int, Int[Tensor, " k"]]) -> None:
-        """Open a draft on some neurons by layer, ascending, all deltas zero."""
+    def __init__(
+        self, model: CodeModel, neurons: Mapping[int, Int[Tensor, " k"]], *, factored: bool = False
+    ) -> None:
+        """Open a draft on some neurons by layer, ascending, all deltas zero.
+
+        ``factored``: of factors, whose keys are told by ``extend``; otherwise of rows.
+
+        Raises:
+            PatchError: what is installed has been stripped.
+        """
+        _refuse_bare(model.patches)
         self._model = model
         self._installed = model.patches
-        self._rows = {
-            layer: Rows(layer, index, torch.zeros(len(index), model.width))
+        self._parts = {
+            layer: Factors(
+                layer, index, torch.zeros(0, len(index), dtype=torch.int16), torch.zeros(0, model.width)
+            )
+            if factored
+            else Rows(layer, index, torch.zeros(len(index), model.width))
             for layer, index in sorted(neurons.items())
         }
-        #: What the installed patches add to the same neurons, and the draft's own copy of the weight.
-        self._below: dict[int, Float[Tensor, "k d"]] = {}
-        self._weights: dict[int, Tensor | None] = {}
+        #: What the installed patches add to the layers that have moved.
+        self._below: dict[int, _Sum] = {}
 
     @property
     def neurons(self) -> dict[int, Int[Tensor, " k"]]:
         """The neurons that may move, by layer."""
-        return {layer: rows.neurons for layer, rows in self._rows.items()}
+        return {layer: part.neurons for layer, part in self._parts.items()}
+
+    def extend(self, layer: int, keys: Float[Tensor, "n k"]) -> list[float]:
+        """Have more keys in a layer of factors, of value zero; each is divided by what is given back."""
+        part = self._parts[layer]
+        assert isinstance(part, Factors)
+        reach = keys.abs().amax(1, keepdim=True)
+        reach = torch.where(reach > 0, reach, 1.0)
+        new = (keys / reach / _KEY).round().clamp(-_MOST, _MOST).to(torch.int16)
+        values = torch.cat([part.values, torch.zeros(len(new), self._model.width)])
+        self._parts[layer] = replace(part, keys=torch.cat([part.keys, new]), values=values)
+        return [float(each) for each in reach]
+
+    def keys(self, layer: int) -> Float[Tensor, "n k"]:
+        """The keys of a layer of factors, in fp64."""
+        part = self._parts[layer]
+        assert isinstance(part, Factors)
+        return part.keys.double() * _KEY
 
     def add(self, layer: int, step: Float[Tensor, "k d"]) -> None:
-        """Add to a layer's deltas, and put the result into the model."""
-        self._rows[layer].delta.add_(step)
-        self._put(layer)
+        """Add to a layer's deltas, or values, and put the result into the model."""
+        self._put(layer, _moving(self._parts[layer]) + step)
 
     def deltas(self) -> dict[int, Float[Tensor, "k d"]]:
-        """A copy of the deltas by layer, for ``restore``."""
-        return {layer: rows.delta.clone() for layer, rows in self._rows.items()}
+        """A copy of the deltas, or values, by layer, for ``restore``."""
+        return {layer: _moving(part).clone() for layer, part in self._parts.items()}
 
     def restore(self, deltas: Mapping[int, Float[Tensor, "k d"]]) -> None:
-        """Go back to deltas taken earlier."""
+        """Go back to deltas or values taken earlier; what came after has values of zero."""
         for layer, delta in deltas.items():
-            self._rows[layer].delta.copy_(delta)
-            self._put(layer)
+            count = len(_moving(self._parts[layer])) - len(delta)
+            self._put(
+                layer, torch.cat([delta, torch.zeros(count, delta.shape[1])]) if count else delta.clone()
+            )
 
     def patch(self, manifest: Mapping[str, Any]) -> Patch:
         """The draft as a patch; layers that did not move are left out."""
-        rows = tuple(
-            Rows(rows.layer, rows.neurons, rows.delta.clone())
-            for rows in self._rows.values()
-            if bool(rows.delta.any())
-        )
+        rows = tuple(part for part in self._parts.values() if bool(_moving(part).any()))
         return Patch(self._model.fingerprint, rows, manifest)
 
     def close(self) -> None:
         """Bring the installed weights back."""
-        for layer in self._weights:
+        for layer in self._below:
             _set(self._model, layer, _rebuilt(self._model, layer, self._installed))
-        self._weights.clear()
+        self._below.clear()
 
     def __enter__(self) -> "Draft":
         return self
@@ -297,23 +489,18 @@ class Draft:
     def __exit__(self, *_error: object) -> None:
         self.close()
 
-    def _put(self, layer: int) -> None:
-        """Write the draft's rows, and no others, as ``install`` would with the draft as the last patch."""
-        rows = self._rows[layer]
-        if isinstance(self._model.projection(layer), Int8Linear):
-            self._put_beside(rows)
-            return
-        if layer not in self._weights:
-            mine = [each for patch in self._installed for each in patch.rows if each.layer == layer]
-            self._below[layer] = _summed(mine, rows.neurons, self._model.width)
-            projection = self._model.projection(layer)
-            projection.weight.data = self._weights[layer] = projection.weight.data.clone()
-        weight = self._weights[layer]
-        assert weight is not None
-        _write(self._model, layer, weight, rows.neurons, self._below[layer] + rows.delta)
+    def _put(self, layer: int, moved: Float[Tensor, "k d"]) -> None:
+        """Have the draft's part be so, and the weights as ``install`` would with it as the last patch."""
+        part = self._parts[layer]
+        part = (
+            replace(part, values=rounded(moved)) if isinstance(part, Factors) else replace(part, delta=moved)
+        )
+        self._parts[layer] = part
+        if layer not in self._below:
+            mine = [rows for patch in self._installed for rows in patch.rows if rows.layer == layer]
+            self._below[layer] = _Sum(mine)
+        _set(self._model, layer, _made(self._model, layer, _Sum([part], self._below[layer])))
 
-    def _put_beside(self, rows: Rows) -> None:
-        """The same where a projection's numbers stay as they are."""
-        draft = Patch(self._model.fingerprint, (rows,))
-        self._weights[rows.layer] = None
-        _set(self._model, rows.layer, _rebuilt(self._model, rows.layer, [*self._installed, draft]))
+
+def _moving(part: Part) -> Tensor:
+    return part.values if isinstance(part, Factors) else part.delta

@@ -6,7 +6,7 @@ README.md). A product of whole numbers is exact: a row gives the same alone and 
 ``kernel.py`` cannot run, torch makes it of two digits of 7 bits, with which no processor's product saturates.
 
 Beside the numbers stand rows in fp32, by neuron: those that are worth it in the base, and those that patches
-change.
+change; and what patches add as few directions, keys and their values.
 """
 
 import contextlib
@@ -37,10 +37,12 @@ _PART = 2**24 // (_LARGEST * _DIGIT)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Beside:
-    """Rows in fp32, by neuron, that are added to what the numbers say."""
+    """What is added, in fp32, to what the numbers say: rows, by neuron, and ``keysᵀ · values``."""
 
     neurons: Int[Tensor, " k"]
     rows: Float[Tensor, "k o"]
+    keys: Float[Tensor, "r i"] | None = None
+    values: Float[Tensor, "r o"] | None = None
 
 
 class Int8Linear(nn.Module):
@@ -89,6 +91,8 @@ class Int8Linear(nn.Module):
         made = self._compiled(given) if way() == "compiled" else self._of_digits(given)
         if self.beside is not None:
             made.addmm_(given.index_select(1, self.beside.neurons), self.beside.rows)
+            if self.beside.keys is not None and self.beside.values is not None:
+                made.addmm_(given @ self.beside.keys.T, self.beside.values)
         return made
 
     def told(self) -> Any:
@@ -101,6 +105,10 @@ class Int8Linear(nn.Module):
         if self.beside is not None:
             row[tables.COUNT], row[tables.NEURONS] = len(self.beside.neurons), self.beside.neurons.data_ptr()
             row[tables.ROWS] = self.beside.rows.data_ptr()
+            if self.beside.keys is not None and self.beside.values is not None:
+                row[tables.RANK] = len(self.beside.keys)
+                row[tables.OF_KEYS] = self.beside.keys.data_ptr()
+                row[tables.OF_VALUES] = self.beside.values.data_ptr()
         return row
 
     def _compiled(self, given: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
@@ -165,6 +173,9 @@ class Int8Linear(nn.Module):
             weight *= self.lift
         if beside is not None:
             weight[:, beside.neurons] += beside.rows.T
+            if beside.keys is not None and beside.values is not None:
+                # In fp64 the sum is exact (patch.py), whatever its order.
+                weight += (beside.values.T.double() @ beside.keys.double()).float()
         return weight
 
     def extra_repr(self) -> str:
@@ -239,6 +250,8 @@ class _Product(torch.autograd.Function):
             total *= ctx.linear.lift
         if beside is not None:
             total[:, beside.neurons] += rows @ beside.rows.T
+            if beside.keys is not None and beside.values is not None:
+                total.addmm_(rows @ beside.values.T, beside.keys)
         return total, None
 
 

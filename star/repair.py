@@ -16,7 +16,7 @@ from star.locate import Layers, Pattern, Rank, layers_by_depth, layers_by_loss, 
 from star.model import CodeModel
 from star.patch import Draft
 from star.result import Budget, Outcome, Result, Step, outcome
-from star.solve import Basis, minimum_norm, natural, sparing
+from star.solve import Basis, Guard, minimum_norm, natural, shares, sparing
 from star.trace import Lesson, Place, System, Trace, join, prepare, trace
 
 __all__ = ["PUBLISHED", "STRENGTHS", "Star", "lowest_layer", "repair"]
@@ -32,15 +32,15 @@ class Star:
     step: Literal["outputs", "weights"] = "outputs"
     layers: Layers = "1/4"
     rank: Rank = "depth"
-    pattern: Pattern = "evenly"
-    #: Share of one layer's neurons that may change in all.
-    ratio: float = 1 / 9
+    pattern: Pattern = "none"
+    #: Share of one layer's neurons that may change in all, by any other pattern.
+    ratio: float = 1.0
     #: Whether each case that fails may have as many, and not all cases together.
     widen: bool = True
-    #: Whether each position is sent where ordinary predictions heed it least, as far along its gradient as
-    #: the signs would send it; or where the signs point.
+    #: Whether ordinary code is spared: the least norm is the least movement of its outputs, and each position
+    #: is sent where its predictions heed it least, as far along its gradient as the signs would send it.
     natural: bool = True
-    #: Whether the least norm is the least movement of what stands before the places, and not the plain one.
+    #: Whether the least norm is the least movement of what stands before the places, too.
     weigh: bool = True
     #: How much of the least squares' promise is given up where keeping it would take a huge delta.
     ridge: float = 0.1
@@ -77,7 +77,7 @@ PUBLISHED = Star(
 STRENGTHS: Mapping[str, Star] = {
     "gentle": Star(margin=1.0),
     "normal": Star(),
-    "strong": Star(margin=5.0, layers="2/4", ratio=1 / 4),
+    "strong": Star(margin=5.0, layers="2/4"),
 }
 
 
@@ -109,7 +109,8 @@ def repair(
     if _by_loss(method):
         lessons = prepare(model, cases, min(layers))
     Cancelled.check(cancelled)
-    first = last = trace(model, lessons, scored=layers)
+    whole = method.pattern == "none"
+    first = last = trace(model, lessons, scored=() if whole else layers)
     failing = len({failure.case for failure in first.failures}) if method.widen else 1
     outcomes = () if first.failures else tuple(outcome(model, case) for case in cases)
     is_wrong = bool(first.failures) or not all(each.solved for each in outcomes)
@@ -117,9 +118,14 @@ def repair(
         basis = basis or Basis(model)
         if method.natural:  # before anything is drafted: it is of the base
             basis.learn(layers, cancelled)
-    chosen = neurons(first.scores, method.pattern, method.ratio * max(failing, 1))
+    every = torch.arange(model.neurons)
+    chosen = (
+        dict.fromkeys(layers, every)
+        if whole
+        else neurons(first.scores, method.pattern, method.ratio * max(failing, 1))
+    )
     steps = 0
-    with Draft(model, chosen) as draft:
+    with Draft(model, chosen, factored=method.step == "outputs") as draft:
         if is_wrong and basis:
             until = started + budget.seconds
             most = budget.steps if method.steps is None else method.steps
@@ -183,6 +189,8 @@ class _Loop:
         self._until = until
         self._on_step = on_step
         self._cancelled = cancelled
+        #: By layer, the row of each place's key, and what it was divided by.
+        self._scales: dict[int, dict[Place, tuple[int, float]]] = {layer: {} for layer in draft.neurons}
         self.steps = 0
         #: The last look at all lessons, once none of them fails by the margin.
         self.sure: Trace | None = None
@@ -275,7 +283,7 @@ class _Loop:
         for lesson in lessons:
             looks[lesson.case.id] = trace(
                 self._model, [lesson], self._draft.neurons,
-                margin=self._method.margin, only=only, system=system,
+                margin=self._method.margin, only=only, system=system, rows=self._method.step == "weights",
             )  # fmt: skip
 
     def _move(self, seen: Trace, steers: Float[Tensor, "n d"], rate: float) -> None:
@@ -285,16 +293,45 @@ class _Loop:
         least squares' promise whole: each position moves as asked, and one without a steer stays still.
         """
         for layer in self._draft.neurons:
-            activations = seen.activations[layer]
             if self._method.step == "outputs":
                 wanted = steers.abs() * seen.pulls[layer].sign()
                 if self._method.natural:
                     wanted = natural(wanted, seen.pulls[layer], self._basis.damped(layer))
-                guard = sparing(seen.ordinary[layer]) if self._method.weigh else None
-                step = minimum_norm(activations, wanted, guard, self._method.ridge)
+                step = self._by_keys(layer, seen, wanted)
             else:
-                step = minimum_norm(activations, steers).abs() * seen.gradients[layer].sign()
+                step = minimum_norm(seen.activations[layer], steers).abs() * seen.gradients[layer].sign()
             self._draft.add(layer, -rate * step)
+
+    def _by_keys(self, layer: int, seen: Trace, wanted: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
+        """What is added to the values of all keys, for the places that are seen to move as wanted.
+
+        A place keeps the key of its first step, ``M zᵀ``, the least movement that reaches it: so a patch has
+        as many directions as places, however many steps were taken.
+        """
+        activations, scales = seen.activations[layer], self._scales[layer]
+        new = [row for row, place in enumerate(seen.system) if place not in scales]
+        if new:
+            guard = self._guard(layer, seen)
+            keys = activations[new] if guard is None else guard(activations[new].double().T).T
+            for row, scale in zip(new, self._draft.extend(layer, keys), strict=True):
+                scales[seen.system[row]] = (len(scales), scale)
+        at, sizes = zip(*(scales[place] for place in seen.system), strict=True)
+        lengths = torch.tensor(sizes, dtype=torch.float64)
+        answers = activations.double() @ self._draft.keys(layer)[list(at)].T
+        added = lengths[:, None] * shares(answers * lengths, wanted, self._method.ridge)
+        step = torch.zeros(len(scales), added.shape[1])
+        step[list(at)] = added.float()
+        return step
+
+    def _guard(self, layer: int, seen: Trace) -> Guard | None:
+        """What the least norm spares: the prompts themselves, and ordinary code."""
+        own = seen.ordinary[layer]
+        ordinary = (
+            self._basis.ordinary[layer].inputs[:, self._draft.neurons[layer]]
+            if self._method.natural
+            else None
+        )
+        return sparing(own if self._method.weigh else own[:0], ordinary)
 
 
 def _place(failure: Failure) -> Place:

@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from star.everyday import texts
-from star.fisher import fisher
+from star.fisher import Fisher, fisher
 from star.model import CodeModel
 from star.patch import installed
 
-__all__ = ["Basis", "Guard", "damped", "minimum_norm", "natural", "normalized", "sparing"]
+__all__ = ["Basis", "Guard", "damped", "minimum_norm", "natural", "normalized", "shares", "sparing"]
 
 #: What multiplies columns from the left, ``(f, n)`` to ``(f, n)``: a symmetric matrix that need not be made.
 Guard = Callable[[Tensor], Tensor]
@@ -42,32 +42,32 @@ class Basis:
         self,
         model: CodeModel,
         factor: Float[Tensor, "d d"] | None = None,
-        heeded: Mapping[int, Float[Tensor, "d d"]] | None = None,
+        ordinary: Mapping[int, Fisher] | None = None,
     ) -> None:
-        """Take the Cholesky ``factor`` of ``HᵀH``, and what is ``heeded``, or compute them (seconds)."""
+        """Take the Cholesky ``factor`` of ``HᵀH``, and what is ``ordinary``, or compute them (seconds)."""
         self._model = model
         self._head = model.head
         self._gain = model.final_gain
         self.factor = _gram_factor(self._head, self._gain) if factor is None else factor
-        #: By layer, the Fisher information of what its output projection gives, where it was asked for.
-        self.heeded = dict(heeded or {})
+        #: By layer, how ordinary code uses its output projection, where that was asked for.
+        self.ordinary = dict(ordinary or {})
         self._damped: dict[int, Float[Tensor, "d d"]] = {}
 
     def learn(self, layers: Sequence[int], cancelled: Callable[[], bool] = lambda: False) -> None:
-        """Have what is heeded at some layers ready, on the base without patches (seconds, once).
+        """Have how ordinary code uses some layers ready, by the base without patches (seconds, once).
 
         Raises:
             Cancelled: ``cancelled`` said so, between two passes.
         """
-        missing = [layer for layer in layers if layer not in self.heeded]
+        missing = [layer for layer in layers if layer not in self.ordinary]
         if missing:
             with installed(self._model, []):
-                self.heeded |= fisher(self._model, texts(), missing, cancelled)
+                self.ordinary |= fisher(self._model, texts(), missing, cancelled)
 
     def damped(self, layer: int) -> Float[Tensor, "d d"]:
         """The factor with which ``natural`` solves at a layer that was learnt; made once."""
         if layer not in self._damped:
-            self._damped[layer] = damped(self.heeded[layer])
+            self._damped[layer] = damped(self.ordinary[layer].outputs)
         return self._damped[layer]
 
     def rows(self, tokens: Sequence[int]) -> Float[Tensor, "n d"]:
@@ -103,11 +103,17 @@ def minimum_norm(
     """
     wide = activations.double()
     sent = wide.T if guard is None else guard(wide.T).double()
-    gram = wide @ sent
-    gram.diagonal().add_(ridge * gram.diagonal().mean())
-    inverse = torch.linalg.pinv((gram + gram.T) / 2, hermitian=True, rtol=_RANK_TOLERANCE**2)
-    solution: Tensor = sent @ (inverse @ steers.double())
-    return solution.float()
+    return (sent @ shares(wide @ sent, steers, ridge)).float()
+
+
+def shares(
+    gram: Float[Tensor, "n n"], steers: Float[Tensor, "n d"], ridge: float = 0.0
+) -> Float[Tensor, "n d"]:
+    """How much of each key is added, in fp64: ``(G + ρ I)⁺ S``; G[i, j] is how key j answers at place i."""
+    gram = gram.double()
+    gram = gram + ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    added: Tensor = torch.linalg.pinv(gram, rtol=_RANK_TOLERANCE**2) @ steers.double()
+    return added
 
 
 def damped(heeded: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
@@ -136,15 +142,18 @@ def natural(
     return scaled.float()
 
 
-def sparing(ordinary: Float[Tensor, "m f"]) -> Guard | None:
-    """The guard of a norm that is how much ``ordinary`` activations U would move; None where there are none.
+def sparing(own: Float[Tensor, "m f"], ordinary: Float[Tensor, "r f"] | None = None) -> Guard | None:
+    """The guard of a norm that is how much other activations would move; None where there are none.
 
-    ``M = (UᵀU / m + ε I)⁻¹``, ε a tenth of the mean diagonal, so that what hardly ever fires may be used,
-    and what always does is spared. Through the smaller of two Gram matrices (Woodbury's identity).
+    ``M = (UᵀU / m + BᵀB + ε I)⁻¹``, U the prompt's ``own``, BᵀB the second moment of ``ordinary`` ones, ε a
+    tenth of the mean diagonal, so that what hardly ever fires may be used, and what always does is spared.
+    Through the smaller of two Gram matrices (Woodbury's identity).
     """
-    if not ordinary.any():
+    scaled = own.double() / max(len(own), 1) ** 0.5
+    if ordinary is not None:
+        scaled = torch.cat([scaled, ordinary.double()])
+    if not scaled.any():
         return None
-    scaled = ordinary.double() / len(ordinary) ** 0.5
     floor = _FLOOR * scaled.square().sum(0).mean()
     rows, inner = scaled.shape
 

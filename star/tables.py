@@ -1,9 +1,9 @@
 """In which order tables of 64-bit numbers tell ``kernel`` where things are; addresses, where not counts."""
 
 #: Of a linear layer: numbers, scale, bias and lift (0: none), how many inputs and outputs it has; how many
-#: rows in fp32 stand beside, and of which neurons.
-WEIGHTS, SCALE, BIAS, LIFT, INPUTS, OUTPUTS, COUNT, NEURONS, ROWS = range(9)
-LINEAR = 9
+#: rows in fp32 stand beside, and of which neurons; how many keys do, and where they and their values are.
+WEIGHTS, SCALE, BIAS, LIFT, INPUTS, OUTPUTS, COUNT, NEURONS, ROWS, RANK, OF_KEYS, OF_VALUES = range(12)
+LINEAR = 12
 
 #: Of a layer of the network: two gains, and four linear layers as above.
 BEFORE, BETWEEN = range(2)

@@ -97,6 +97,7 @@ def trace(
     margin: float = 0.0,
     only: Place | None = None,
     system: System = "failing",
+    rows: bool = True,
 ) -> Trace:
     """What fails in ``lessons``, with what moving some neurons needs: activations and gradients.
 
@@ -109,11 +110,12 @@ def trace(
         only: look at this place and no other: a system of iterative mode.
         system: the places whose activations and pulls are wanted: those that fail, or all targets, or
             these.
+        rows: whether the gradients of the neurons' rows are wanted too.
     """
     # One lesson after another, each with its own backward pass: no two graphs are alive at once.
     return join(
         [
-            _traced(model, lesson, neurons or {}, scored, margin, only, system)
+            _traced(model, lesson, neurons or {}, scored, margin, only, system, rows)
             for lesson in lessons
             if only is None or only[0] == lesson.case.id
         ]
@@ -163,25 +165,28 @@ def _traced(
     margin: float,
     only: Place | None,
     system: System,
+    rows: bool,
 ) -> Trace:
     """One lesson's trace."""
     look = _look(model, lesson, sorted({*neurons, *scored}), margin, only)
     match system:
         case "failing":
-            rows = look.failing
+            places = look.failing
         case "targets":
-            rows = [(lesson.case.id, at - lesson.positions[0]) for at in look.at]
+            places = [(lesson.case.id, at - lesson.positions[0]) for at in look.at]
         case _:
-            rows = [place for place in system if place[0] == lesson.case.id]
+            places = [place for place in system if place[0] == lesson.case.id]
     count = max(len(look.at), 1)
     # A lesson that only has to stay as it is has no gradient that anybody asks for.
     if look.losses.requires_grad and (look.failures or scored or system != "targets"):
         torch.autograd.backward(look.losses.sum() / count)
-    at = [lesson.positions[position] for _, position in rows]
+    at = [lesson.positions[position] for _, position in places]
     activations, pulls, ordinary, gradients, scores = {}, {}, {}, {}, {}
     for layer, index in neurons.items():
         inputs, pull = look.taps[layer].inputs[:, index].float(), look.taps[layer].gradient
-        activations[layer], pulls[layer], gradients[layer] = inputs[at], pull[at], inputs.T @ pull
+        activations[layer], pulls[layer] = inputs[at], pull[at]
+        if rows:
+            gradients[layer] = inputs.T @ pull
         # The first position is unlike all others in every model: it holds what attention has no use for.
         ordinary[layer] = inputs[1 : lesson.positions[0]]
     for layer in scored:
@@ -190,7 +195,8 @@ def _traced(
         scores[layer] = product.square().sum(0).sqrt()
     loss = float(look.losses.detach().sum()) / count
     return Trace(
-        loss, tuple(look.failures), len(look.at), tuple(rows), activations, pulls, ordinary, gradients, scores
+        loss, tuple(look.failures), len(look.at), tuple(places),
+        activations, pulls, ordinary, gradients, scores,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from star.case import Case
 from star.decode import write
 from star.errors import Cancelled, CaseError, PatchError, StarError
+from star.fisher import Fisher
 from star.gate import Limits, Reading, Sample, Verdict, judge, read
 from star.history import revision
 from star.locate import layers_by_depth
@@ -138,7 +139,7 @@ class Worker:
     def _learn(self, job: jobs.Job, method: Star, cancelled: Callable[[], bool]) -> None:
         """Have what the method needs to know of ordinary code: once for a model, beside which it is kept."""
         layers = layers_by_depth(self._model.depth, method.layers)
-        if method.natural and not self._basis.heeded.keys() >= set(layers):
+        if method.natural and not self._basis.ordinary.keys() >= set(layers):
             self._progress(job, "reading ordinary code, once for this model", 3)
             self._basis.learn(layers, cancelled)
             _keep(self._basis, self._model, self._folder)
@@ -401,8 +402,15 @@ def _basis(model: CodeModel, folder: Path) -> Basis:
     """The semantic basis, what was computed of it before read from beside the model."""
     with contextlib.suppress(OSError, SafetensorError), safe_open(folder / _BASIS, "pt") as file:
         if (file.metadata() or {}).get("fingerprint") == model.fingerprint:
-            heeded = {int(name): file.get_tensor(name) for name in sorted(file.keys()) if name.isdigit()}
-            return Basis(model, file.get_tensor("factor"), heeded)
+            layers = [
+                name.removesuffix(".inputs") for name in sorted(file.keys()) if name.endswith(".inputs")
+            ]
+            ordinary = {
+                int(layer): Fisher(file.get_tensor(f"{layer}.inputs"), file.get_tensor(f"{layer}.outputs"))
+                for layer in layers
+                if layer.isdigit()
+            }
+            return Basis(model, file.get_tensor("factor"), ordinary)
     basis = Basis(model)
     _keep(basis, model, folder)
     return basis
@@ -412,10 +420,14 @@ def _keep(basis: Basis, model: CodeModel, folder: Path) -> None:
     """Write a basis beside its model: it takes seconds to compute, and is the same for ever."""
     path = folder / _BASIS
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    heeded = {str(layer): heeded for layer, heeded in basis.heeded.items()}
+    ordinary = {
+        f"{layer}.{name}": side
+        for layer, each in basis.ordinary.items()
+        for name, side in (("inputs", each.inputs), ("outputs", each.outputs))
+    }
     # A models folder that is read-only or full only costs the seconds again.
     with contextlib.suppress(OSError, SafetensorError):
-        save_file({"factor": basis.factor.contiguous(), **heeded}, part, {"fingerprint": model.fingerprint})
+        save_file({"factor": basis.factor.contiguous(), **ordinary}, part, {"fingerprint": model.fingerprint})
         part.replace(path)
     with contextlib.suppress(OSError):
         part.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from star_lsp.catalogue import installed
 from star_lsp.disk import MARGIN, held
 from star_lsp.holdings import holdings, ours
 from star_lsp.installed import folder_name, is_name, read
+from star_lsp.patch_file import identity
 from star_lsp.permissions import foreign, loose, mend
 from star_lsp.places import Places
 from star_lsp.running import about
@@ -211,22 +212,8 @@ def patches(asked: Asked) -> Iterator[Finding]:
 
 def _identity(path: Path) -> tuple[str, str] | None:
     """The base and digest of a patch file, by its rows; None when it cannot be read."""
-    from safetensors import safe_open
-
-    from star.patch import Patch as Rows_
-    from star.patch import Rows
-
     try:
-        with safe_open(path, "pt") as file:
-            base = str((file.metadata() or {}).get("base"))
-            layers = sorted(
-                int(name.split(".")[0]) for name in list(file.keys()) if name.endswith(".neurons")
-            )
-            rows = [
-                Rows(layer, file.get_tensor(f"{layer}.neurons"), file.get_tensor(f"{layer}.delta"))
-                for layer in layers
-            ]
-        return base, Rows_(base, tuple(rows)).digest
+        return identity(path)
     except Exception:  # however a damaged file fails to be read
         return None
 

@@ -30,8 +30,8 @@ __all__ = ["Engine", "Request", "Serving", "Written"]
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: Documents of which what was read is kept, as long as they have no more tokens than this in all: 25 kB a
-#: token of the default model. Eight editors with a file of some hundred tokens each have room.
+#: Documents of which what was read is kept, as long as there is room in them for no more tokens than this in
+#: all: 28 kB a token of the default model, 117 MB. Eight editors with some hundred tokens each find a place.
 _CACHES, _CACHED_TOKENS = 32, 4096
 #: Of GNU OpenMP, where 300,000 is usual: what two threads at equal work need at rest.
 _SPINS = "10000"
@@ -154,7 +154,7 @@ class Engine:
 
     def _install(self, patches: Sequence[Path]) -> str:
         from star.history import revision
-        from star.patch import install, load
+        from star.patch import install, load, strip
 
         model = self._need_model()
         loaded = [load(path, model) for path in patches]
@@ -162,6 +162,7 @@ class Engine:
         had = last.ids if last else ()
         install(model, loaded)
         self._revision = revision(model.fingerprint, [patch.digest for patch in loaded])
+        strip(model)
         # Before it is said that it is live: who asks then shall not wait for it.
         try:
             self._warm(last, had)
@@ -214,7 +215,7 @@ class Engine:
 
     def _forget(self) -> None:
         """Let go what was read longest ago, until the rest is no more than there is room for."""
-        while len(self._caches) > 1 and sum(each.size for each in self._caches.values()) > _CACHED_TOKENS:
+        while len(self._caches) > 1 and sum(each.room for each in self._caches.values()) > _CACHED_TOKENS:
             self._caches.popitem(last=False)
 
     def _need_model(self) -> "CodeModel":

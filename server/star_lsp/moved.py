@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 from star_lsp.errors import StoreError
+from star_lsp.patch_file import parts
 from star_lsp.protocol import MovedLayer, MovedNeuron
 
 __all__ = ["moved"]
@@ -26,10 +27,10 @@ def moved(path: Path, width: int = 0) -> list[MovedLayer]:
     layers = []
     try:
         with safe_open(path, "np") as file:
-            names = list(file.keys())
-            for layer in sorted(int(name.split(".")[0]) for name in names if name.endswith(".neurons")):
-                neurons, delta = (file.get_tensor(f"{layer}.{part}") for part in ("neurons", "delta"))
-                norms = numpy.linalg.norm(delta.astype(numpy.float64), axis=1)
+            for layer, (neurons, *others) in parts(file):
+                wide = [each.astype(numpy.float64) for each in others]
+                delta = wide[0] if len(wide) == 1 else (wide[0].T / 2**15) @ wide[1]
+                norms = numpy.linalg.norm(delta, axis=1)
                 most = [
                     MovedNeuron(int(neurons[row]), float(norms[row])) for row in (-norms).argsort()[:_MOST]
                 ]

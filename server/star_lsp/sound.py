@@ -1,11 +1,10 @@
 """Whether the files of the history are what went live; a patch whose file is not is taken out."""
 
 import asyncio
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from star_lsp.patch_file import identity
 from star_lsp.patience import patiently
 from star_lsp.store import Store
 
@@ -51,23 +50,12 @@ async def take_out(store: Store, base: str) -> list[Out]:
 
 def unsound(path: Path, digest: str) -> str | None:
     """Why a patch's file is not the one that has this digest; None if it is."""
-    import numpy  # a handler must not wait for it
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, "np") as file:
-            found = hashlib.sha256(str((file.metadata() or {}).get("base")).encode())
-            for layer in _layers(list(file.keys())):
-                neurons, delta = (file.get_tensor(f"{layer}.{part}") for part in ("neurons", "delta"))
-                found.update(f"{layer} {tuple(delta.shape)}".encode())
-                found.update(numpy.ascontiguousarray(neurons.astype(numpy.int64)).tobytes())
-                found.update(numpy.ascontiguousarray(delta.astype(numpy.float32)).tobytes())
+        found = identity(path)[1]
     except FileNotFoundError:
         return "is not there any more"
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         return f"cannot be read, {str(error).splitlines()[0][:100]}"
-    return None if found.hexdigest() == digest else "has been altered"
-
-
-def _layers(names: Sequence[str]) -> list[int]:
-    return sorted(int(name.split(".")[0]) for name in names if name.endswith(".neurons"))
+    return None if found == digest else "has been altered"

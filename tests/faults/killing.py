@@ -93,45 +93,51 @@ def promise(holds: object, what: str) -> None:
 # -- what the weights must be, from the files alone ----------------------------------------------------
 
 
-def rows_of(path: Path) -> tuple[str, dict[int, tuple[Any, Any]], str]:
-    """A patch file's base, its rows by layer, and its digest, read with nothing of ours."""
+def rows_of(path: Path) -> tuple[str, dict[int, dict[str, Any]], str]:
+    """A patch file's base, what it adds by layer, and its digest, read with nothing of ours."""
     with safe_open(path, "np") as file:
         base = str(file.metadata()["base"])
     tensors = load_file(path)
     digest, rows = hashlib.sha256(base.encode()), {}
     for layer in sorted(int(name.split(".")[0]) for name in tensors if name.endswith(".neurons")):
-        neurons, delta = tensors[f"{layer}.neurons"], tensors[f"{layer}.delta"]
-        digest.update(f"{layer} {tuple(delta.shape)}".encode())
-        digest.update(neurons.astype("<i8").tobytes())
-        digest.update(delta.astype("<f4").tobytes())
-        rows[layer] = neurons, delta
+        names = ("delta",) if f"{layer}.delta" in tensors else ("keys", "values")
+        mine = {name: tensors[f"{layer}.{name}"] for name in names}
+        digest.update(f"{layer} {' '.join(str(each.shape) for each in mine.values())}".encode())
+        rows[layer] = {"neurons": tensors[f"{layer}.neurons"].astype("<i8")} | mine
+        for each in rows[layer].values():
+            digest.update(each.tobytes())
     return base, rows, digest.hexdigest()
 
 
-def weights_of(model: Path, patches: Sequence[Path]) -> dict[int, Any]:
+def weights_of(model: Path, patches: Sequence[Path]) -> dict[str, Any]:
     """What stands in fp32 beside the int8 output projections that base ⊕ patches changes, rebuilt in numpy.
 
-    The numbers of int8 are never written to; what changes are these rows, those of the base among them.
+    The numbers of int8 are never written to; what changes are rows, those of the base among them, and keys
+    with their values until rows would be smaller. Every patch here is of keys: their sum is exact.
     """
     kept = load_file(model / "int8.safetensors")
-    total: dict[int, dict[int, Any]] = {}
+    parts: dict[int, list[dict[str, Any]]] = {}
     for path in patches:
-        for layer, (neurons, delta) in rows_of(path)[1].items():
-            sums = total.setdefault(layer, {})
-            for neuron, row in zip(neurons.tolist(), delta, strict=True):
-                sums[neuron] = sums.get(neuron, np.zeros_like(row)) + row
+        for layer, part in rows_of(path)[1].items():
+            parts.setdefault(layer, []).append(part)
     made = {}
-    for layer, sums in total.items():
-        base, rows = (kept[f"model.layers.{layer}.mlp.down_proj.{part}"] for part in ("neurons", "rows"))
-        beside = dict(zip(base.tolist(), rows, strict=True))
-        for neuron, delta in sums.items():
-            beside[neuron] = beside.get(neuron, np.zeros_like(delta)) + delta
-        made[layer] = np.stack([beside[neuron] for neuron in sorted(beside)])
+    for layer, mine in parts.items():
+        name = f"model.layers.{layer}.mlp.down_proj"
+        neurons, rows = kept[f"{name}.neurons"], kept[f"{name}.rows"]
+        outputs, inputs = kept[f"{name}.numbers"].shape
+        keys = np.concatenate([each["keys"] for each in mine]).astype(np.float64) / 2**15
+        values = np.concatenate([each["values"] for each in mine])
+        if len(keys) * (inputs + outputs) < inputs * outputs:
+            made |= {f"{layer} rows": rows, f"{layer} keys": keys.astype("<f4"), f"{layer} values": values}
+            continue
+        whole = np.zeros((inputs, outputs), "<f4")
+        whole[neurons] = rows
+        made[f"{layer} rows"] = whole + (keys.T @ values.astype(np.float64)).astype("<f4")
     return made
 
 
-def holds_in_memory(process: psutil.Process, weights: Mapping[int, Any]) -> list[int]:
-    """The layers of which a process does not hold these very bytes in one piece."""
+def holds_in_memory(process: psutil.Process, weights: Mapping[str, Any]) -> list[str]:
+    """The parts of which a process does not hold these very bytes in one piece."""
     wanted = {layer: weight.tobytes() for layer, weight in weights.items()}
     with (
         Path(f"/proc/{process.pid}/maps").open() as maps,

@@ -108,7 +108,7 @@ def test_what_is_kept_of_many_long_documents_has_an_end(folder: Path) -> None:
                 long = f"x{number} = 1\n" * 25
                 request = Request(long, SUFFIX, Limits(), 1, 60_000, f"file {number}")
                 await engine.complete(request, threading.Event())
-            return sum(each.size for each in engine._caches.values())
+            return sum(each.room for each in engine._caches.values())
         finally:
             engine.close()
             engine.join()
@@ -134,6 +134,27 @@ def test_what_was_read_before_a_swap_is_not_served_after_it(folder: Path, patch:
     base, patched = (_alone(folder, patches, "return ") for patches in ([], [patch]))
     assert base != patched
     assert asyncio.run(run()) == [base, base, patched, patched, base, base]
+
+
+def test_what_is_installed_takes_no_more_memory_than_the_rows_that_it_changes(
+    folder: Path, patch: Path
+) -> None:
+    async def run() -> list[int]:
+        engine = Engine()
+        try:
+            await engine.load(folder, [])
+            kept = []
+            for count in (1, 20):
+                await engine.install([patch] * count)
+                model = engine._need_model()
+                assert len(model.patches) == count
+                kept.append(sum(each.size_bytes for each in model.patches))
+            return kept
+        finally:
+            engine.close()
+            engine.join()
+
+    assert asyncio.run(run()) == [0, 0]
 
 
 def test_more_documents_than_are_kept_are_served_all_the_same(folder: Path) -> None:

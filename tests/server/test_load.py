@@ -1,6 +1,7 @@
 """``star-lsp bench load``: what is counted and how it is told; and a small load on a tiny model."""
 
 import json
+import mmap
 import os
 import signal
 import subprocess
@@ -16,11 +17,14 @@ import psutil
 import pytest
 
 from star_lsp.cli.latency.replay import Request
+from star_lsp.cli.load.editor import SETTINGS
 from star_lsp.cli.load.moment import Moment, moment
 from star_lsp.cli.load.summary import Load, Window, growth, markdown, ratio, told, waited
 from tests import mendable
 from tests.server.shell import Run
 
+#: A day's; fewer where there is no hour for it.
+KEYS = int(os.environ.get("STAR_LSP_KEYS", "200000"))
 REQUEST = Request("editor-1", "t", "cold", 100.0, True, 4, 0, 10)
 MOMENT = Moment(0.0, 0, 400, 300, 0, 20, 0, 5, 1000)
 
@@ -98,6 +102,18 @@ def test_a_look_at_a_server_that_has_ended_finds_nothing(tmp_path: Path) -> None
     ended.wait()
     found = moment(ended.pid, tmp_path, 1.0, 2)
     assert (found.resident_bytes, found.handles, found.store_bytes) == (0, 0, 5)
+
+
+def test_pages_of_a_file_that_was_read_are_resident_but_nobodys_own(tmp_path: Path) -> None:
+    size = 32 << 20
+    (tmp_path / "weights").write_bytes(bytes(size))
+    before = moment(os.getpid(), tmp_path, 0.0, 0)
+    with (tmp_path / "weights").open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as seen:
+        for start in range(0, size, mmap.PAGESIZE):
+            assert not seen[start]
+        after = moment(os.getpid(), tmp_path, 0.0, 0)
+    assert after.resident_bytes - before.resident_bytes > size * 0.9
+    assert after.anonymous_bytes - before.anonymous_bytes < size * 0.1
 
 
 def test_keys_without_fast_are_a_usage_error(run: Run, tmp_path: Path) -> None:
@@ -211,20 +227,45 @@ def test_whoever_ends_a_load_has_what_was_measured_and_no_server_or_file_of_it_s
     assert not list(short.glob("star-lsp-load-*"))
 
 
+@pytest.fixture
+def mended(tmp_path: Path) -> Path:
+    """A model that is wrong in every line of ``wrong``, each first letter a matter of its own; in int8."""
+    made = mendable.folder(tmp_path / "models" / "each", each=True)
+    about = json.loads((made / "star-model.json").read_text("utf-8"))
+    (made / "star-model.json").write_text(json.dumps(about | {"weights": "int8"}), "utf-8")
+    return made
+
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> Path:
+    path = tmp_path / "wrong.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for letter, (_, value) in mendable.VALUES.items():
+            for other in "abcd":
+                row = {"prompt": f"{letter}{other} = ", "suffix": "", "canonical_solution": f"{value}\n"}
+                file.write(json.dumps(row) + "\n")
+    return path
+
+
 @pytest.mark.long
 @pytest.mark.process
-def test_a_day_of_typing_leaves_the_server_as_small_as_it_was(
-    run: Run, model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_day_of_typing_and_of_repairs_that_come_and_go_leaves_the_server_as_small_as_it_was(
+    run: Run, mended: Path, wrong: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # What so small a model makes of other code is no habit that a gate could look after.
+    monkeypatch.setitem(SETTINGS, "gate", {"minUnchanged": 0.0, "maxKl": 100.0, "sampleSize": 0})
     ran = run(
-        "bench", "load", "--data", rows, "--model", model, "--editors", "2", "--fast", "--flag-every", "60",
-        "--out", tmp_path / "out", "--json",
+        "bench", "load", "--data", wrong, "--rows", "32", "--model", mended, "--editors", "2", "--fast",
+        "--keys", str(KEYS), "--flag-every", "10", "--out", tmp_path / "out", "--json",
     )  # fmt: skip
     assert ran.status == 0, ran.err
     found: Any = ran.json
     assert found["errors"] == []
-    assert found["keys"] >= 200_000
+    assert found["keys"] >= KEYS
+    # Enough that the oldest had to make room for new ones, again and again.
+    assert found["patches"] > 8
+    assert found["reverted"] > 4
     before, after = found["growth"]["residentBytes"]
     assert after < before * 1.01
     before, after = found["growth"]["handles"]

@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
+from star.patch import Factors, Patch, Rows
+from star_lsp.moved import moved
+from star_lsp.patch_file import identity
 from star_lsp.store import Case, Store
 from tests.server import actor
 from tests.server.client import Client, Message, Refused
@@ -59,6 +63,18 @@ def patched(
     fields = {"digest": id_, "revision": "r", "failed": {}, "verdict": verdict or {}}
     store.activate(id_, base=base, solved=solved, **(fields | about))
     return id_
+
+
+def test_what_a_file_is_and_moves_is_told_of_keys_as_of_rows(tmp_path: Path) -> None:
+    keys = torch.tensor([[2**14, -(2**14), 0], [0, 0, 2**14]], dtype=torch.int16)
+    values = torch.zeros(2, 8).index_fill(1, torch.tensor([0]), 6.0)
+    rows = Rows(1, torch.tensor([4]), values[:1].clone())
+    patch = Patch("base", (rows, Factors(3, torch.tensor([2, 5, 9]), keys, values)))
+    patch.save(tmp_path / "p.safetensors")
+    assert identity(tmp_path / "p.safetensors") == ("base", patch.digest)
+    one, other = moved(tmp_path / "p.safetensors", 48)
+    assert (one.layer, one.norm, other.layer, other.neurons) == (1, 6.0, 3, 3)
+    assert {each.neuron: each.norm for each in other.most} == {2: 3.0, 5: 3.0, 9: 3.0}
 
 
 # -- showPatch

@@ -20,7 +20,7 @@ TEXTS = ["def f(x):\n    return x + 1\n", "import os\n\nprint(os.getcwd())\n", "
 
 def test_moving_an_output_a_little_costs_half_of_what_its_fisher_information_says(model: CodeModel) -> None:
     layer = model.depth - 1
-    made = fisher(model, TEXTS, [layer])[layer].double()
+    made = fisher(model, TEXTS, [layer])[layer].outputs.double()
     assert torch.equal(made, made.T)
     moved = 1e-2 * torch.randn(model.width, generator=torch.Generator().manual_seed(1)).double()
     expected = float(moved @ made @ moved) / 2
@@ -37,13 +37,13 @@ def test_it_is_the_same_each_time_and_of_the_base_whatever_is_installed(one: Cod
     with installed(one, [patch]):
         again.learn(layers)
         assert one.patches == (patch,)
-    assert all(torch.equal(basis.heeded[layer], again.heeded[layer]) for layer in layers)
+    assert all(torch.equal(basis.ordinary[layer].outputs, again.ordinary[layer].outputs) for layer in layers)
 
 
 def test_texts_too_short_or_too_long_for_the_model_are_left_out_or_cut(one: CodeModel) -> None:
     long = "x = 1\n" * (one.context or 512)
-    assert torch.isfinite(fisher(one, ["", "a", long], [0])[0]).all()
-    assert not fisher(one, [""], [0])[0].any()
+    assert torch.isfinite(fisher(one, ["", "a", long], [0])[0].outputs).all()
+    assert not fisher(one, [""], [0])[0].outputs.any()
 
 
 def test_everyday_code_is_all_here_and_none_of_it_is_in_the_gates_sample() -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from star import kernel
 from star.lean import Lean
 from star.model import CodeModel
-from star.patch import Patch, Rows, installed
+from star.patch import Factors, Patch, Rows, installed
 from star.product import Beside, Int8Linear, way
 from star.team import team
 from tests import tiny
@@ -43,6 +44,9 @@ def _layer(inputs: int, outputs: int, seed: int, more: bool) -> Int8Linear:
         return Int8Linear(numbers, scale)
     some = torch.arange(0, inputs, 3)
     beside = Beside(some, torch.randn(len(some), outputs, generator=drawn))
+    if seed % 2:
+        keys = torch.randn(3, inputs, generator=drawn)
+        beside = replace(beside, keys=keys, values=torch.randn(3, outputs, generator=drawn))
     return Int8Linear(
         numbers,
         scale,
@@ -62,6 +66,8 @@ def _by_numpy(layer: Int8Linear, rows: torch.Tensor) -> np.ndarray:
     made = made * (reach.astype(float) / kernel.LARGEST)
     if layer.beside is not None:
         made += x[:, layer.beside.neurons.numpy()].astype(float) @ layer.beside.rows.numpy()
+        if layer.beside.keys is not None:
+            made += (x.astype(float) @ layer.beside.keys.numpy().T) @ layer.beside.values.numpy()
     return made if layer.bias is None else made + layer.bias.numpy()
 
 
@@ -123,7 +129,7 @@ def test_the_largest_sums_do_not_overflow() -> None:
 @compiled_only
 def test_the_ways_of_torch_give_the_same_but_for_the_last_bits() -> None:
     assert way() == "compiled"
-    layer = _layer(64, 24, 3, more=True)
+    layer = _layer(64, 24, 2, more=True)
     x = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
     made = layer._of_digits(x)
     assert layer.beside is not None
@@ -195,7 +201,11 @@ def test_a_patch_counts_in_the_compiled_pass_and_is_gone_with_it(model: CodeMode
     with torch.inference_mode():
         plain = lean.read(lean.past(), ids, 1)
         rows = Rows(model.depth - 1, torch.tensor([1, 4]), torch.full((2, model.width), 0.5))
-        with installed(model, [Patch(model.fingerprint, (rows,))]):
+        keys = torch.full((1, model.neurons), 2**13, dtype=torch.int16)
+        factors = Factors(
+            model.depth - 2, torch.arange(model.neurons), keys, torch.full((1, model.width), 0.5)
+        )
+        with installed(model, [Patch(model.fingerprint, (factors, rows))]):
             patched = lean.read(lean.past(), ids, 1)
             assert _read(lean, None, lean.past(), ids, 1) == pytest.approx(patched, rel=1e-2, abs=1e-3)
         assert not torch.allclose(patched, plain)

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Mapping
+from fractions import Fraction
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from star.errors import PatchError
 from star.model import CodeModel
-from star.patch import Draft, Patch, Rows, install, installed, load
+from star.patch import Draft, Factors, Patch, Rows, install, installed, load, rounded, strip
 
 IDS = tuple(range(5, 45))
 
@@ -25,8 +27,14 @@ def _patch(model: CodeModel, seed: int = 0, layers: tuple[int, ...] = (1, 3), sc
     for layer in layers:
         neurons = torch.randperm(model.neurons, generator=random)[:7].sort().values
         delta = torch.randn(7, model.width, generator=random) * scale
-        rows.append(Rows(layer, neurons, delta))
+        rows.append(Rows(layer, neurons, delta) if seed % 2 == 0 else _factors(layer, neurons, delta[:3]))
     return Patch(model.fingerprint, tuple(rows), {"cases": [f"case {seed}"]})
+
+
+def _factors(layer: int, neurons: Tensor, values: Tensor) -> Factors:
+    random = torch.Generator().manual_seed(layer)
+    keys = torch.randint(-(2**15), 2**15, (len(values), len(neurons)), generator=random, dtype=torch.int16)
+    return Factors(layer, neurons, keys, rounded(values))
 
 
 def _weights(model: CodeModel) -> list[Tensor]:
@@ -83,6 +91,26 @@ def test_how_one_got_to_a_history_does_not_matter(model: CodeModel) -> None:
         assert _same(_weights(model), wanted)
 
 
+def test_what_is_stripped_has_its_name_and_its_weights_still_and_can_be_left_but_not_built_on(
+    model: CodeModel,
+) -> None:
+    base, a, b = _weights(model), _patch(model), _patch(model, 1)
+    install(model, [a, b])
+    wanted = _weights(model)
+    strip(model)
+    strip(model)  # once more is no more
+    assert [patch.digest for patch in model.patches] == [a.digest, b.digest]
+    assert not sum(patch.size_bytes for patch in model.patches)
+    assert _same(_weights(model), wanted)
+    for refused in (lambda: install(model, model.patches), lambda: Draft(model, {1: torch.tensor([0])})):
+        with pytest.raises(PatchError, match="load it from its file"):
+            refused()
+    assert _same(_weights(model), wanted)
+    install(model, [b])
+    install(model, [])
+    assert _same(_weights(model), base)
+
+
 def test_bf16_patches_revert_bit_for_bit_too(half: CodeModel) -> None:
     weights = _weights(half)
     install(half, [_patch(half, 0), _patch(half, 1)])
@@ -130,6 +158,44 @@ def test_a_draft_is_bit_for_bit_what_its_patch_makes(model: CodeModel, below: in
     assert _same(_weights(model), found)
     install(model, [*history, patch])
     assert _same(_weights(model), drafted)
+
+
+@pytest.mark.parametrize("below", [0, 3])
+def test_a_draft_of_factors_is_bit_for_bit_what_its_patch_makes(model: CodeModel, below: int) -> None:
+    history = [_patch(model, seed) for seed in range(below)]
+    install(model, history)
+    random = torch.Generator().manual_seed(9)
+    with Draft(model, {1: torch.arange(3, 20), 3: torch.arange(48)}, factored=True) as draft:
+        for layer, inner in ((1, 17), (3, 48)):
+            lengths = draft.extend(layer, torch.randn(2, inner, generator=random))
+            draft.extend(layer, torch.zeros(1, inner))
+            assert float(draft.keys(layer).abs().max()) <= 1 < min(lengths)
+            draft.add(layer, torch.randn(3, 32, generator=random) * 0.01)
+        kept = draft.deltas()
+        draft.extend(3, torch.randn(4, 48, generator=random))
+        draft.add(3, torch.ones(7, 32))
+        draft.restore(kept)  # what was added since has no value
+        drafted, patch = _weights(model), draft.patch({})
+    install(model, [*history, patch])
+    assert _same(_weights(model), drafted)
+
+
+@given(data=st.data())
+def test_what_factors_come_to_is_exact_in_whatever_order_and_parts(data: st.DataObject) -> None:
+    count, inner, width = (data.draw(st.integers(1, most)) for most in (9, 6, 5))
+    random = torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
+    scale = data.draw(st.sampled_from([1e-7, 1e-3, 1.0, 50.0]))
+    neurons = torch.arange(inner)
+    part = _factors(0, neurons, torch.randn(count, width, generator=random) * scale)
+    numbers = [[int(value) for value in row] for row in (part.values.double() * 2**30).tolist()]
+    columns = list(zip(*part.keys.tolist(), strict=True)), list(zip(*numbers, strict=True))
+    wanted = [
+        [float(Fraction(sum(map(mul, key, column)), 2**45)) for column in columns[1]] for key in columns[0]
+    ]
+    assert part.exact.tolist() == wanted
+    some = torch.randperm(count, generator=random).split(max(1, count // 2))
+    parts = [Factors(0, neurons, part.keys[each], part.values[each]).exact for each in some]
+    assert sum(parts[1:], parts[0]).tolist() == wanted
 
 
 def test_a_draft_keeps_what_rounding_to_bf16_would_lose(half: CodeModel) -> None:
@@ -197,6 +263,15 @@ def test_saved_loaded_and_installed_it_gives_the_same_logits(model: CodeModel, t
     assert loaded.digest == patch.digest
 
 
+def test_factors_are_kept_as_such_and_take_little_room(one: CodeModel, tmp_path: Path) -> None:
+    patch = _patch(one, 1)
+    patch.save(tmp_path / "a.safetensors")
+    loaded = load(tmp_path / "a.safetensors", one)
+    assert all(isinstance(part, Factors) for part in loaded.rows)
+    assert loaded.digest == patch.digest
+    assert patch.size_bytes == 2 * (7 * 4 + 3 * 7 * 2 + 3 * 32 * 4)
+
+
 def test_a_file_is_for_its_owner_alone_and_nothing_else_is_left(one: CodeModel, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"older")
@@ -230,7 +305,21 @@ def _with(**changes: object) -> dict[str, Any]:
     return {name: value for name, value in (GOOD | renamed).items() if value is not None}
 
 
+FACTORS: dict[str, Any] = {
+    "3.neurons": torch.arange(4).int(),
+    "3.keys": torch.ones(2, 4, dtype=torch.int16),
+    "3.values": torch.ones(2, 32),
+}
+
 BAD_TENSORS: dict[str, Mapping[str, Any]] = {
+    "values between the exact ones": FACTORS | {"3.values": torch.full((2, 32), 2.0**-31)},
+    "values that are not finite": FACTORS | {"3.values": torch.full((2, 32), float("inf"))},
+    "more keys than values": FACTORS | {"3.values": torch.ones(1, 32)},
+    "keys of other neurons": FACTORS | {"3.keys": torch.ones(2, 5, dtype=torch.int16)},
+    "keys of one dimension": FACTORS | {"3.keys": torch.ones(4, dtype=torch.int16)},
+    "keys in fp32": FACTORS | {"3.keys": torch.ones(2, 4)},
+    "keys without values": {name: FACTORS[name] for name in ("3.neurons", "3.keys")},
+    "rows and factors in one": FACTORS | {"3.delta": torch.ones(4, 32)},
     "NaN": _with(**{"3.delta": torch.ones(4, 32).index_fill(0, torch.tensor([2]), float("nan"))}),
     "inf": _with(**{"3.delta": torch.full((4, 32), float("inf"))}),
     "wrong width": _with(**{"3.delta": torch.ones(4, 31)}),
@@ -270,14 +359,15 @@ def test_a_file_that_holds_what_no_patch_holds_is_refused_by_name(
     one: CodeModel, tmp_path: Path, what: str
 ) -> None:
     about = {"format": "1", "base": one.fingerprint, "manifest": "{}"}
-    save_file(dict(GOOD), tmp_path / "good.safetensors", about)
+    good = FACTORS if "3.keys" in BAD_TENSORS[what] else GOOD
+    save_file(dict(good), tmp_path / "good.safetensors", about)
     assert len(load(tmp_path / "good.safetensors", one).rows) == 1
     save_file(dict(BAD_TENSORS[what]), tmp_path / "bad.safetensors", about)
     assert "delete it, or take a good copy" in _refused(tmp_path / "bad.safetensors", one)
 
 
 @pytest.mark.parametrize("change", [
-    {"format": "2"}, {"format": None}, {"base": None}, {"manifest": None}, {"manifest": "{"},
+    {"format": "3"}, {"format": None}, {"base": None}, {"manifest": None}, {"manifest": "{"},
     {"manifest": "[]"}, {"manifest": "[" * 100_000},
 ])  # fmt: skip
 def test_a_file_with_a_wrong_header_is_refused_by_name(

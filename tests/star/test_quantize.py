@@ -1,6 +1,7 @@
 """Int8 layers compute what their weights say, whatever stands beside a row, and a repair works on them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from star.errors import PatchError
 from star.history import base_of
 from star.locate import layers_by_loss
 from star.model import CodeModel
-from star.patch import Patch, Rows, install, installed
+from star.patch import Factors, Patch, Rows, install, installed, rounded
 from star.product import Beside, Int8Linear, Share, round_rows
 from star.quantize import Plan, made
 from star.repair import repair
@@ -57,6 +58,8 @@ def _made(seed: int, rows: int, outputs: int, inputs: int) -> tuple[Int8Linear, 
     x[:, 0] *= 100  # every model has coordinates that dwarf all others
     weight, neurons = torch.randn(outputs, inputs), torch.tensor([0, inputs - 1])
     beside = Beside(neurons, weight[:, neurons].T.contiguous()) if seed % 3 else None
+    if beside and seed % 7 == 0:
+        beside = replace(beside, keys=torch.randn(3, inputs), values=torch.randn(3, outputs))
     lift = torch.rand(inputs) + 0.5 if seed % 5 else None
     lifted = weight if lift is None else weight / lift
     return Int8Linear(*round_rows(lifted, neurons if beside else None), bias, beside, lift), x
@@ -86,6 +89,7 @@ def test_the_product_is_that_of_the_dequantized_weight_to_fourteen_bits(
     wanted = x.double() @ wide.T + (0 if linear.bias is None else linear.bias)
     # Each activation is off by at most half a fine digit of its row.
     error = lifted.double().abs().amax(1, keepdim=True) / 63 / 126 * 0.51 * plain.double().abs().sum(1)
+    error += 1e-6 * (x.double().abs() @ wide.abs().T)  # what stands beside is added in fp32
     assert ((linear(x) - wanted).abs() <= error + 1e-5 * wanted.abs() + 1e-6).all()
 
 
@@ -248,6 +252,26 @@ def test_patched_weights_are_base_plus_delta_and_go_back(model: CodeModel) -> No
         assert torch.equal(model.by_neuron(model.projection(1).weight.data), wanted)
         assert not torch.equal(model.logits(ids), before)
     assert torch.equal(model.logits(ids), before)
+
+
+def test_few_factors_stay_beside_and_many_are_rows_and_both_are_their_sum(one: CodeModel) -> None:
+    random = torch.Generator().manual_seed(0)
+    base, every, linear = one.base_rows(1).clone(), torch.arange(one.neurons), one.projection(1)
+    patches, sums = [], torch.zeros(one.neurons, one.width, dtype=torch.float64)
+    for _ in range(9):
+        keys = torch.randint(-(2**15), 2**15, (3, one.neurons), generator=random, dtype=torch.int16)
+        part = Factors(1, every, keys, rounded(torch.randn(3, one.width, generator=random)))
+        patches.append(Patch(one.fingerprint, (part,)))
+        sums += part.exact
+        with installed(one, patches):
+            few = 3 * len(patches) * (one.neurons + one.width) < one.neurons * one.width
+            assert (linear.beside.keys is not None) == few
+            wanted = base + sums.float()
+            torch.testing.assert_close(one.by_neuron(linear.weight), wanted, rtol=1e-6, atol=1e-6)
+            x = torch.randn(2, one.neurons, generator=random)
+            bias = 0 if linear.bias is None else linear.bias
+            torch.testing.assert_close(linear.rows(x), x @ wanted + bias, rtol=1e-2, atol=1e-1)
+    assert not few
 
 
 def test_a_case_is_repaired(one: CodeModel) -> None:

@@ -77,7 +77,9 @@ def test_a_case_is_solved_one_token_after_another_in_every_architecture(model: C
 
 def test_a_token_that_another_ones_repair_broke_is_repaired_again(one: CodeModel) -> None:
     seen: list[Step] = []
-    method = replace(ITERATIVE, weigh=False)  # weighed, the repairs of this case's tokens break no other
+    method = replace(
+        ITERATIVE, weigh=False, natural=False
+    )  # weighed, the repairs of this case's tokens break no other
     result = repair(one, [tiny.case(one)], Budget(60), seen.append, method=method)
     assert result.solved
     # Every system ends with a look at which its token is right: there were more systems than tokens.
@@ -134,7 +136,7 @@ def test_for_one_failing_position_signs_given_to_outputs_or_to_weights_are_the_s
     case = tiny.case(one, "")
     ways = [replace(FIRST, step=step, weigh=False, natural=False) for step in ("outputs", "weights")]
     first, second = (repair(one, [case], Budget(1), method=way).patch.rows[0] for way in ways)
-    assert torch.allclose(first.delta, second.delta, rtol=1e-3, atol=1e-7)
+    assert torch.allclose(first.delta, second.delta, rtol=1e-3, atol=1e-6)  # keys have 15 bits
 
 
 def test_a_place_that_is_right_already_stays_still_while_others_move(one: CodeModel) -> None:
@@ -162,7 +164,7 @@ def _half_right(model: CodeModel, before: str) -> Case | None:
 def test_more_cases_may_move_more_neurons(one: CodeModel) -> None:
     cases = [tiny.case(one), tiny.case(one, "os", "import ", id="b")]
     for widen, times in ((True, 2), (False, 1)):
-        method = Star(ratio=0.25, widen=widen)
+        method = Star(pattern="evenly", ratio=0.25, widen=widen)
         alone = repair(one, cases[:1], Budget(1), method=method).patch
         both = repair(one, cases, Budget(1), method=method).patch
         assert len(both.rows[0].neurons) == times * len(alone.rows[0].neurons)

@@ -8,7 +8,10 @@ from star_lsp.cli.latency.replay import Document, Suggestion
 from star_lsp.cli.latency.trace import Trace
 from star_lsp.protocol import FLAG, LIST_PATCHES, REVERT
 
-__all__ = ["Editor"]
+__all__ = ["SETTINGS", "Editor"]
+
+#: What every editor tells its server beside the model: should we be killed, it does not stay for long.
+SETTINGS: dict[str, object] = {"keepAliveSeconds": 10}
 
 #: A server remembers the last 64 suggestions.
 _REMEMBERED = 50
@@ -22,9 +25,8 @@ class Editor(Ours):
     def __init__(self, name: str, home: Path, models: Path, model: str) -> None:
         """Nothing is started yet; all state is in ``home``."""
         environment = {"STAR_LSP_HOME": str(home), "STAR_LSP_MODELS": str(models)}
-        # Should we be killed, the server does not stay for long.
-        settings = {"model": model, "keepAliveSeconds": 10}
-        self.client = Client(environment, home / f"{name}.log", settings, shared=True)
+        told = SETTINGS | {"model": model}
+        self.client = Client(environment, home / f"{name}.log", told, shared=True)
         super().__init__(self.client)
         self.name = name
         self._trace: Trace | None = None

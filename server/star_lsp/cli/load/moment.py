@@ -9,7 +9,7 @@ import psutil
 from star_lsp.cli.latency.cost import cost
 from star_lsp.disk import held
 
-__all__ = ["Moment", "moment"]
+__all__ = ["Moment", "anonymous", "moment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +19,10 @@ class Moment:
     Attributes:
         seconds: Since the run began.
         keys: That all editors have hit by then.
-        resident_bytes: Memory of the server with the weights that it maps (RSS).
-        private_bytes: What of that no other process shares (USS).
-        worker_bytes: The same of the process that repairs.
+        resident_bytes: Memory of the server with the weights that it maps (RSS): more pages of a file are in
+            it the more of them have been read, for as long as the system has room for them.
+        anonymous_bytes: What of that is no file's.
+        worker_bytes: What the process that repairs shares with none (USS).
         handles: Open files, sockets and pipes of the server.
         worker_handles: Those of the process that repairs; 0 when none runs.
         threads: Of the server.
@@ -31,7 +32,7 @@ class Moment:
     seconds: float
     keys: int
     resident_bytes: int
-    private_bytes: int
+    anonymous_bytes: int
     worker_bytes: int
     handles: int
     worker_handles: int
@@ -52,13 +53,27 @@ def moment(pid: int, data: Path, seconds: float, keys: int) -> Moment:
         seconds,
         keys,
         taken.resident_bytes,
-        taken.server_bytes,
+        anonymous(pid),
         taken.children_bytes,
         handles,
         workers,
         threads,
         held(data),
     )
+
+
+def anonymous(pid: int) -> int:
+    """Memory of a process that is no file's; what it shares with none (USS) where the system tells no better.
+
+    Mapped weights are in the USS or not as other processes come and go that have mapped them too.
+    """
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        memory = process.memory_info()
+        return int(
+            memory.rss - memory.shared if hasattr(memory, "shared") else process.memory_full_info().uss
+        )
+    return 0
 
 
 def _handles(process: psutil.Process) -> int:

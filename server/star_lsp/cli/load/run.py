@@ -18,12 +18,11 @@ import psutil
 from star.bench.plan import OnProgress
 from star_lsp import __version__, address, logfile
 from star_lsp.cli.client import ServerDied
-from star_lsp.cli.latency.cost import cost
 from star_lsp.cli.latency.ours import ready
 from star_lsp.cli.latency.replay import Document, Pace, gaps, replay
 from star_lsp.cli.latency.trace import Trace
 from star_lsp.cli.load.editor import Editor
-from star_lsp.cli.load.moment import moment
+from star_lsp.cli.load.moment import anonymous, moment
 from star_lsp.cli.load.summary import Load, Window
 from star_lsp.errors import ListenError
 from star_lsp.protocol import LIST_CASES, LIST_PATCHES, STOP
@@ -129,7 +128,7 @@ async def _opened(asked: Asked, home: Path, load: Load, stack: AsyncExitStack) -
         editor = Editor(f"editor-{number + 1}", home, asked.model.parent, asked.model.name)
         editor.client.on_message = partial(_heard, load, editor.name)
         stack.push_async_callback(editor.client.stop)
-        before = cost(_server(home).pid).server_bytes if number == 1 else 0
+        before = anonymous(_server(home).pid) if number == 1 else 0
         began = time.monotonic()
         await editor.client.start()
         if number == 1:
@@ -153,7 +152,7 @@ async def _window(editor: Editor, traces: Sequence[Trace], began: float, before:
     await editor.complete(document)
     seconds = time.monotonic() - began
     editor.client.close(trace.uri)
-    more = cost(editor.client.pid).server_bytes + cost(_server(home).pid).server_bytes - before
+    more = anonymous(editor.client.pid) + anonymous(_server(home).pid) - before
     return Window(introduced, seconds, more, len(trace.prefix + trace.suffix))
 
 

@@ -38,7 +38,7 @@ class Window:
     Attributes:
         introduced_seconds: From the start of its process to the answer to ``initialize``.
         first_seconds: From the start of its process to its first completion.
-        more_bytes: Private memory of its process, and what the server took more.
+        more_bytes: Memory of its process that is no file's, and what the server took more of such.
         characters: Of the file that it opened.
     """
 
@@ -164,7 +164,7 @@ def _rows(load: Load) -> list[list[str]]:
             seen = f"{ends[0] / 1e6:,.1f} → {ends[1] / 1e6:,.1f} MB{_percent(*ends)}" if ends else "–"
         else:
             seen = f"{ends[0]:,.0f} → {ends[1]:,.0f}" if ends else "–"
-        target = {"residentBytes": "< 1 % more", "handles": "no more"}.get(name, "")
+        target = _WANTED.get(name, "")
         rows.append([f"{_NAMES[name]}, after warm-up → at the end", seen, target])
     if load.moments:
         most = max(each.worker_bytes for each in load.moments)
@@ -202,18 +202,19 @@ def _line(text: str) -> str:
 
 _MEASURES: Mapping[str, Callable[[Moment], float]] = {
     "residentBytes": lambda each: each.resident_bytes,
-    "privateBytes": lambda each: each.private_bytes,
+    "anonymousBytes": lambda each: each.anonymous_bytes,
     "handles": lambda each: each.handles,
     "threads": lambda each: each.threads,
     "storeBytes": lambda each: each.store_bytes,
 }
 _NAMES = {
     "residentBytes": "memory of the server (RSS)",
-    "privateBytes": "memory of the server (USS)",
+    "anonymousBytes": "what of it is no file's, such as the mapped weights'",
     "handles": "open handles of the server",
     "threads": "threads of the server",
     "storeBytes": "store, patches and logs",
 }
+_WANTED = {"residentBytes": "< 1 % more", "anonymousBytes": "< 1 % more", "handles": "no more"}
 
 
 def _editor(load: Load, name: str) -> dict[str, object]:

@@ -1,0 +1,38 @@
+"""A patch file, read with no model and no torch: for who must not wait for either."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+__all__ = ["identity", "parts"]
+
+#: What stands for one layer besides its neurons, by the first of it: rows, or keys and their values.
+_KINDS = (("delta",), ("keys", "values"))
+
+
+def identity(path: Path) -> tuple[str, str]:
+    """The base and the digest of a patch, as ``star.patch`` makes it.
+
+    Raises:
+        OSError, SafetensorError, ValueError, KeyError: it cannot be read, or is no patch.
+    """
+    import numpy  # a handler must not wait for it
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        base = str((file.metadata() or {}).get("base"))
+        digest = hashlib.sha256(base.encode())
+        for layer, (neurons, *others) in parts(file):
+            digest.update(f"{layer} {' '.join(str(each.shape) for each in others)}".encode())
+            for each in (neurons.astype(numpy.int64), *others):
+                digest.update(numpy.ascontiguousarray(each).tobytes())
+    return base, digest.hexdigest()
+
+
+def parts(file: Any) -> Iterator[tuple[int, list[Any]]]:
+    """The layers of an open file, ascending: each with its neurons, and their rows, or keys and values."""
+    names = set(file.keys())
+    for layer in sorted(int(name.split(".")[0]) for name in names if name.endswith(".neurons")):
+        kind = next(each for each in reversed(_KINDS) if f"{layer}.{each[0]}" in names or each is _KINDS[0])
+        yield layer, [file.get_tensor(f"{layer}.{name}") for name in ("neurons", *kind)]
