@@ -22,6 +22,8 @@ _SEED = 0
 _TOKENS = 128
 #: Directions of the inputs that are kept, and how often they are sought.
 _RANK, _ROUNDS = 512, 3
+#: Some families have activations beyond what fp16 has numbers for.
+_HIGHEST = torch.finfo(torch.float16).max
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +69,7 @@ def fisher(
             # The first position is unlike all others in every model: it holds what attention has no use for.
             pulls = tap.gradient[1:].double()
             sums[layer] += pulls.T @ pulls
-            given[layer].append(tap.inputs[1:].half())
+            given[layer].append(tap.inputs[1:].clamp(-_HIGHEST, _HIGHEST).half())
         count += len(ids) - 1
     return {
         layer: Fisher(

@@ -377,10 +377,11 @@ def _about(
             {
                 "layer": rows.layer,
                 "neurons": len(rows.neurons),
-                "norm": float(rows.delta.norm()),
-                "largest": float(rows.delta.abs().max()),
+                "norm": float(delta.norm()),
+                "largest": float(delta.abs().max()),
             }
             for rows in result.patch.rows
+            for delta in (rows.delta,)  # of factors it is made anew each time
         ],
         "gate": _gate(attempts[-1].verdict),
         "method": asdict(attempts[-1].method),

@@ -7,9 +7,6 @@ from typing import Any
 
 __all__ = ["identity", "parts"]
 
-#: What stands for one layer besides its neurons, by the first of it: rows, or keys and their values.
-_KINDS = (("delta",), ("keys", "values"))
-
 
 def identity(path: Path) -> tuple[str, str]:
     """The base and the digest of a patch, as ``star.patch`` makes it.
@@ -34,5 +31,5 @@ def parts(file: Any) -> Iterator[tuple[int, list[Any]]]:
     """The layers of an open file, ascending: each with its neurons, and their rows, or keys and values."""
     names = set(file.keys())
     for layer in sorted(int(name.split(".")[0]) for name in names if name.endswith(".neurons")):
-        kind = next(each for each in reversed(_KINDS) if f"{layer}.{each[0]}" in names or each is _KINDS[0])
+        kind = ("keys", "values") if f"{layer}.keys" in names else ("delta",)
         yield layer, [file.get_tensor(f"{layer}.{name}") for name in ("neurons", *kind)]

@@ -53,6 +53,25 @@ def test_everyday_code_is_all_here_and_none_of_it_is_in_the_gates_sample() -> No
     assert not any(each in whole or whole in each for each in code for whole in regression.TEXTS)
 
 
+def test_activations_beyond_fp16_leave_it_finite(one: CodeModel) -> None:
+    block = one.projection(0)
+    handle = block.register_forward_pre_hook(lambda _module, args: (args[0] * 1e7,))
+    try:
+        made = fisher(one, TEXTS, [0])[0]
+    finally:
+        handle.remove()
+    assert float(made.inputs.abs().max()) > 1e4
+    assert torch.isfinite(made.inputs).all()
+
+
+def test_what_goes_in_is_kept_as_its_second_moment(one: CodeModel) -> None:
+    with torch.no_grad(), one.tapped([1]) as taps:
+        one.logits(one.encode(TEXTS[0]))
+    inputs = taps[1].inputs[1:].float()
+    kept = fisher(one, TEXTS[:1], [1])[1].inputs.float()
+    torch.testing.assert_close(kept.T @ kept, inputs.T @ inputs / len(inputs), rtol=1e-2, atol=1e-4)
+
+
 def test_it_can_be_cancelled(one: CodeModel) -> None:
     with pytest.raises(Cancelled):
         fisher(one, TEXTS, [0], lambda: True)
