@@ -11,8 +11,8 @@ from star.stop import StopRule
 
 __all__ = ["Decoded", "Ending", "decode", "write"]
 
-#: Why a completion ended: the stop rule, a stop token, the limit, or its caller.
-Ending = Literal["stop", "token", "length", "cancelled"]
+#: Why a completion ended: the stop rule, a stop token, the limit, its caller, or a line that was enough.
+Ending = Literal["stop", "token", "length", "cancelled", "line"]
 
 #: Prompt tokens run at once; a newer request waits no longer than one such chunk.
 _CHUNK_TOKENS = 128
@@ -37,6 +37,7 @@ def decode(
     max_tokens: int,
     cancelled: Callable[[], bool] = lambda: False,
     *,
+    enough: Callable[[], bool] = lambda: False,
     guess: Sequence[int] = (),
     cache: KVCache | None = None,
     healed: str = "",
@@ -44,7 +45,7 @@ def decode(
     """What the model writes after a prompt, greedily, until the stop rule, a stop token or the limit.
 
     A full context ends it like the limit. ``cancelled`` is asked before every chunk of the prompt and
-    every token. A good ``guess`` of what will be written costs one run in place of one for each token;
+    every token; ``enough`` once there is a line to be shown, which then is all that is. A good ``guess`` of what will be written costs one run in place of one for each token;
     a bad one changes nothing but the time. What a ``cache`` of this model has read is not read again;
     afterwards it has read this. What is written is held to begin with ``healed``, which is not in the text.
 
@@ -74,6 +75,10 @@ def decode(
         # A character of several tokens is not judged before it is whole.
         if not text.endswith("�") and stop.end(text) is not None:
             ended = "stop"
+            break
+        whole, more, _ = text.rpartition("\n")
+        if more and enough() and stop.trim(whole).strip():
+            text, ended = whole, "line"
             break
         if len(ids) >= max_tokens:
             break

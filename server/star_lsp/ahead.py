@@ -1,7 +1,7 @@
 """What was written ahead of the cursor: while it is typed as suggested, the rest needs no model."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from star.stop import StopRule
 from star_lsp.recent import Recent
@@ -22,6 +22,8 @@ class Known:
     prefix: str
     suffix: str
     revision: str
+    #: Whether more belongs to it, which has not been written yet.
+    cut: bool = False
 
 
 class Ahead:
@@ -55,11 +57,11 @@ class Ahead:
                 if suffix != after:
                     rest = _without_closers(rest, prefix, suffix, after)
                 if rest:
-                    return Known(
-                        rest,
-                        known.prefix + typed,
-                        suffix.removesuffix(after) + known.suffix,
-                        known.revision,
+                    return replace(
+                        known,
+                        text=rest,
+                        prefix=known.prefix + typed,
+                        suffix=suffix.removesuffix(after) + known.suffix,
                     )
         return None
 

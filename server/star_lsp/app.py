@@ -37,6 +37,8 @@ T = TypeVar("T")
 _REQUEST_FAILED = -32803
 #: Of a uri that is repeated to its client; a long one is a mistake.
 _SHOWN_URI = 500
+#: So much of a document is read as soon as it is open.
+_TOP_LINES = 40
 
 
 class Protocol(Conversation):
@@ -193,6 +195,14 @@ def _lifecycle(session: Session, service: Service) -> None:
 def _completing(session: Session, service: Service) -> None:
     server, completions = session.server, session.completions
 
+    def opened(document: Document) -> None:
+        # Where it will be completed is not known; whatever comes first will stand in the prompt.
+        top, _ = document.around((_TOP_LINES, 0))
+        place = Place(document.uri, _path(document.uri), document.language, 0, 0, top, "")
+        completions.look_at(place, session.settings.completion)
+
+    session.protocol.on_open = opened
+
     async def shown_at(uri: str, position: types.Position) -> Shown | None:
         service.touched()
         try:
@@ -250,6 +260,8 @@ def _completing(session: Session, service: Service) -> None:
         only = params.context.only
         if only and not any(_within("quickfix", kind) for kind in only):
             return []
+        if start == params.range.end and _open(server, uri):  # so an editor tells where its cursor rests
+            completions.look_at(_place(server, uri, start), session.settings.completion)
         case = _flagged(service, completions, uri, start.line)
         shown = completions.shown.at(uri, start.line, start.character)
         derived = _derived(server, shown) if shown else ""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 _KEPT = 32
 #: Whoever types on does so within this time of a suggestion, mostly.
 _PAUSE_SECONDS = 0.2
+#: After this time a suggestion is shown with the lines that are whole, and the rest is written meanwhile.
+_SOON_MILLISECONDS = 600.0
 _FRUGAL_TOKENS = 24
 #: Of a uri that is remembered with a reason; those of documents are shorter.
 _LONGEST_URI = 4096
@@ -72,8 +75,8 @@ class Completions:
         """Serve from an engine; while it writes, what would slow it down is ``suspended``.
 
         ``history`` names the patches with which whatever is asked of the engine now will be answered;
-        while it is ``quiet``, what comes after a suggestion is written before it is asked for. ``client``
-        names the connection: those that share an engine take turns.
+        while it is ``quiet``, it is read and written before it is asked for. ``client`` names the connection:
+        those that share an engine take turns.
         """
         self._engine = engine
         self._model = model
@@ -85,6 +88,9 @@ class Completions:
         #: Ends what is being written for a place that nobody has asked for yet.
         self._looking_ahead = threading.Event()
         self._next: asyncio.Task[None] | None = None
+        #: The same for what is only read.
+        self._looking_at = threading.Event()
+        self._read: asyncio.Task[Written | None] | None = None
         self._latest: dict[str, threading.Event] = {}
         self.shown = ShownCompletions()
         #: The last requests that were answered with nothing, newest last.
@@ -92,7 +98,7 @@ class Completions:
 
     def end(self) -> None:
         """Stop whatever is being written for this connection: nobody is there to read it."""
-        self._looking_ahead.set()
+        self._look_away()
         for cancelled in self._latest.values():
             cancelled.set()
 
@@ -119,7 +125,7 @@ class Completions:
             return None
         if (older := self._latest.pop(place.uri, None)) is not None:
             older.set()
-        self._looking_ahead.set()
+        self._look_away()
         limits = Limits(settings.prefix_tokens, settings.suffix_tokens)
         prefix, suffix = window(place.prefix, place.suffix, limits)
         if not prefix.strip() and not suffix.strip():
@@ -129,8 +135,16 @@ class Completions:
         most = min(settings.max_tokens, _FRUGAL_TOKENS) if frugal else settings.max_tokens
         # The history is named before the engine is asked, which answers one after another.
         key = (place.uri, self._history(), limits, most)
+        eager = settings.latency == "eager" and self._quiet()
         request = Request(
-            prefix, suffix, limits, most, settings.time_budget_milliseconds, place.uri, self._client
+            prefix,
+            suffix,
+            limits,
+            most,
+            settings.time_budget_milliseconds,
+            place.uri,
+            self._client,
+            soon_milliseconds=_SOON_MILLISECONDS if eager else math.inf,
         )
         known = self._ahead.rest(key, prefix, suffix)
         if known is None:
@@ -159,24 +173,49 @@ class Completions:
             known.revision,
         )
         self.shown.add(shown)
-        if settings.latency == "eager" and self._quiet():
-            taken = replace(request, prefix=prefix + known.text, ahead=True)
-            self._next = asyncio.create_task(self._look_ahead(key, taken))
+        if eager:
+            follows = prefix if known.cut else prefix + known.text
+            ahead = replace(request, prefix=follows, ahead=True, soon_milliseconds=math.inf)
+            self._looking_ahead = threading.Event()
+            self._next = asyncio.create_task(self._look_ahead(key, ahead, self._looking_ahead))
         return shown
 
-    async def _look_ahead(self, key: Hashable, taken: Request) -> None:
-        """Have ready what comes after a suggestion, should it be taken; only while nothing else is asked."""
-        ended = self._looking_ahead = threading.Event()
-        await asyncio.sleep(_PAUSE_SECONDS)
-        if ended.is_set() or not self._quiet() or self._ahead.rest(key, taken.prefix, taken.suffix):
+    def look_at(self, place: Place, settings: CompletionSettings) -> None:
+        """Have read, while nothing else is asked, what stands around a place where it may be asked next."""
+        if settings.latency != "eager" or completion_allowed(settings, place.language, place.path):
             return
+        limits = Limits(settings.prefix_tokens, settings.suffix_tokens)
+        prefix, suffix = window(place.prefix, place.suffix, limits)
+        budget = settings.time_budget_milliseconds
+        request = Request(prefix, suffix, limits, 0, budget, place.uri, self._client, ahead=True)
+        if prefix.strip():  # at the very top stands a cursor that has not been put anywhere yet
+            self._looking_at.set()
+            self._looking_at = threading.Event()
+            self._read = asyncio.create_task(self._spare(request, self._looking_at))
+
+    def _look_away(self) -> None:
+        self._looking_ahead.set()
+        self._looking_at.set()
+
+    async def _look_ahead(self, key: Hashable, ahead: Request, ended: threading.Event) -> None:
+        """Have ready what comes after a suggestion, should it be taken, or what it lacks."""
+        known = self._ahead.rest(key, ahead.prefix, ahead.suffix)
+        if known and not known.cut:
+            return
+        written = await self._spare(ahead, ended)
+        if written and written.ended not in ("cancelled", "time"):
+            self._ahead.keep(key, ahead.prefix, ahead.suffix, _known(written))
+
+    async def _spare(self, request: Request, ended: threading.Event) -> Written | None:
+        """What the model makes of a request that nobody waits for; only while nothing else is asked."""
+        await asyncio.sleep(_PAUSE_SECONDS)
+        if ended.is_set() or not self._quiet():
+            return None
         try:
-            written = await self._engine.complete(taken, ended)
+            return await self._engine.complete(request, ended)
         except (ServerError, StarError) as error:
             log.warning("looking ahead failed: %s", error)
-            return
-        if written.ended not in ("cancelled", "time"):
-            self._ahead.keep(key, taken.prefix, taken.suffix, _known(written))
+            return None
 
     async def _written(self, place: Place, request: Request) -> Written | None:
         """What the model writes; None, with a reason, when a newer request took its place."""
@@ -201,4 +240,5 @@ class Completions:
 
 
 def _known(written: Written) -> Known:
-    return Known(whole_lines(written.text, written.ended), written.prefix, written.suffix, written.revision)
+    text, cut = whole_lines(written.text, written.ended), written.ended == "line"
+    return Known(text, written.prefix, written.suffix, written.revision, cut)

@@ -62,6 +62,8 @@ class Conversation(LanguageServerProtocol):
         super().__init__(server, _messages())
         #: What is open; of the client's position encoding once it has said which.
         self.documents = Documents()
+        #: Told of a document that was opened.
+        self.on_open: Callable[[Document], None] = lambda document: None
         #: What the client was asked, by our own ids. pygls keeps it among the requests of the client.
         self._asked: dict[str | int, Future[Any]] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -331,6 +333,8 @@ class Conversation(LanguageServerProtocol):
 
     def _open(self, item: types.TextDocumentItem) -> None:
         self.documents.open(item.uri, item.language_id, item.text)
+        if document := self.documents.get(item.uri):
+            self.on_open(document)
 
 
 def _is_id(id_: object) -> bool:

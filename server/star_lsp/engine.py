@@ -6,6 +6,7 @@ long before.
 
 import asyncio
 import logging
+import math
 import os
 import threading
 import time
@@ -41,7 +42,10 @@ _CHUNK_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to complete: the text around a place, and how much may be spent on it."""
+    """What to complete: the text around a place, and how much may be spent on it.
+
+    With no tokens at all it is only read, so that it need not be when it is completed.
+    """
 
     prefix: str
     suffix: str
@@ -54,6 +58,8 @@ class Request:
     client: str = ""
     #: Nobody waits for it: it ends, as if cancelled, as soon as anybody waits for something.
     ahead: bool = False
+    #: So long after it was asked for, the lines that are whole are enough.
+    soon_milliseconds: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ class Written:
     stop: StopRule
     revision: str
     milliseconds: float
-    #: Why it ended: stop, token, length, time or cancelled.
+    #: Why it ended: stop, token, length, line, time or cancelled.
     ended: str
 
 
@@ -114,8 +120,12 @@ class Engine:
 
     def complete(self, request: Request, cancelled: threading.Event) -> "asyncio.Future[Written]":
         """What the model writes at a place; ends at the next token once ``cancelled`` is set."""
+        soon = time.perf_counter() + request.soon_milliseconds / 1000
         return self._ask(
-            lambda: self._complete(request, cancelled), request.client, cancelled.is_set, spare=request.ahead
+            lambda: self._complete(request, cancelled, lambda: time.perf_counter() > soon),
+            request.client,
+            cancelled.is_set,
+            spare=request.ahead,
         )
 
     def install(self, patches: Sequence[Path]) -> "asyncio.Future[str]":
@@ -173,12 +183,12 @@ class Engine:
     def _warm(self, cache: "KVCache | None", ids: Sequence[int]) -> None:
         """Be ready: read again, under the new history, what was read last. Whatever is asked comes first."""
         self._need_model().vocabulary.beginning(" ")
-        for start in range(0, len(ids), _CHUNK_TOKENS):
-            if cache is None or not self._work.empty() or cache.ids != ids[:start]:
-                return
-            cache.read(ids[start : start + _CHUNK_TOKENS], 1)
+        if cache is not None:
+            _read(cache, ids, lambda: not self._work.empty())
 
-    def _complete(self, request: Request, cancelled: threading.Event) -> Written:
+    def _complete(
+        self, request: Request, cancelled: threading.Event, enough: Callable[[], bool]
+    ) -> Written:
         from star.cache import KVCache
         from star.decode import decode
 
@@ -197,10 +207,13 @@ class Engine:
             return Written("", built.prefix, built.suffix, stop, self._revision, 0.0, "stop")
         cache = self._caches.get(request.document) or KVCache(model)
         self._caches.put(request.document, cache)
+        most = request.max_tokens
         try:
             decoded = decode(
-                model, built.ids, stop, request.max_tokens, stopped, cache=cache, healed=built.healed
+                model, built.ids, stop, most, stopped, enough=enough, cache=cache, healed=built.healed
             )
+            if not most:
+                _read(cache, built.ids, stopped)
         finally:
             self._forget()
         return Written(
@@ -243,6 +256,12 @@ class Engine:
 
         self._work.put(run, client, lambda: future.cancelled() or over(), spare=spare)
         return asyncio.wrap_future(future)
+
+
+def _read(cache: "KVCache", ids: Sequence[int], stopped: Callable[[], bool]) -> None:
+    """Have all of ``ids`` read, part by part, unless it is stopped."""
+    while (at := cache.rewind(ids)) < len(ids) and not stopped():
+        cache.read(ids[at : at + _CHUNK_TOKENS], 1)
 
 
 def _spin_less() -> None:
