@@ -45,9 +45,10 @@ def decode(
     """What the model writes after a prompt, greedily, until the stop rule, a stop token or the limit.
 
     A full context ends it like the limit. ``cancelled`` is asked before every chunk of the prompt and
-    every token; ``enough`` once there is a line to be shown, which then is all that is. A good ``guess`` of what will be written costs one run in place of one for each token;
-    a bad one changes nothing but the time. What a ``cache`` of this model has read is not read again;
-    afterwards it has read this. What is written is held to begin with ``healed``, which is not in the text.
+    every token; ``enough``, with every token once there are whole lines to be shown, which are all then.
+    A good ``guess`` of what will be written costs one run in place of one for each token; a bad one
+    changes nothing but the time. What a ``cache`` of this model has read is not read again; afterwards it
+    has read this. What is written is held to begin with ``healed``, which is not in the text.
 
     Raises:
         CaseError: the prompt is longer than the model's context.

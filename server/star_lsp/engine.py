@@ -186,9 +186,7 @@ class Engine:
         if cache is not None:
             _read(cache, ids, lambda: not self._work.empty())
 
-    def _complete(
-        self, request: Request, cancelled: threading.Event, enough: Callable[[], bool]
-    ) -> Written:
+    def _complete(self, request: Request, cancelled: threading.Event, enough: Callable[[], bool]) -> Written:
         from star.cache import KVCache
         from star.decode import decode
 

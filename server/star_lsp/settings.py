@@ -95,9 +95,9 @@ class CompletionSettings:
     )
     latency: str = setting(
         "eager",
-        "How much is done for early suggestions: eager shows the whole lines of one that takes long, and reads and "
-        "writes ahead of what is asked for, balanced does only what is asked for, frugal no more than 24 tokens "
-        "of it.",
+        "How much is done for early suggestions: eager shows the whole lines of one that takes long, and "
+        "reads and writes ahead of what is asked for, balanced does only what is asked for, frugal no more "
+        "than 24 tokens of it.",
         enum=("eager", "balanced", "frugal"),
     )
     languages: dict[str, bool] = field(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import threading
 from collections.abc import Sequence
@@ -24,7 +25,11 @@ class FakeEngine:
 
     def __init__(self, text: str = "sum(y)") -> None:
         self.text = text
+        #: What was to be completed, and what was to be read alone.
         self.requests: list[Request] = []
+        self.reads: list[Request] = []
+        #: Whether whoever does not wait for ever has a line and no more.
+        self.slow = False
         self.written: list[Written] = []
         self.histories: list[list[str]] = []
         self.stopped: list[str] = []
@@ -47,7 +52,7 @@ class FakeEngine:
 
     def complete(self, request: Request, cancelled: threading.Event) -> "asyncio.Future[Written]":
         def work() -> Written:
-            self.requests.append(request)
+            (self.requests if request.max_tokens else self.reads).append(request)
             while not (self.writes.is_set() or cancelled.is_set()):
                 cancelled.wait(0.005)
             if cancelled.is_set():
@@ -55,7 +60,10 @@ class FakeEngine:
             stop = StopRule.at(request.prefix, request.suffix)
             ended = "cancelled" if cancelled.is_set() else "stop"
             revision = f"revision {len(self.histories)}"
-            found = Written(self.text, request.prefix, request.suffix, stop, revision, 1.0, ended)
+            text = self.text
+            if self.slow and request.soon_milliseconds < math.inf:
+                text, ended = text.split("\n")[0], "line"
+            found = Written(text, request.prefix, request.suffix, stop, revision, 1.0, ended)
             self.written.append(found)
             return found
 

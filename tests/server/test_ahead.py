@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from star_lsp.ahead import Ahead, Known
+from tests.server.client import Client
 from tests.server.fake_engine import Session
 
 URI, OTHER = "file:///work/a.py", "file:///work/b.py"
@@ -138,6 +139,81 @@ def test_less_is_done_where_less_is_wanted(session: Session, latency: str, asked
     client.inline(URI, 1, 12)
     time.sleep(0.5)  # longer than it would take to begin
     assert [request.max_tokens for request in session.engine.requests] == asked
+
+
+def test_what_a_slow_suggestion_lacks_is_there_when_its_first_line_is_taken(session: Session) -> None:
+    session.engine.text, session.engine.slow = "sum(\n        y\n    )", True
+    client = session.ready()
+    client.open(URI, TEXT)
+    assert client.inline(URI, 1, 12)["insertText"] == "sum("
+    client.until(lambda: len(session.engine.written) == 2, "writing the rest")
+    assert session.engine.requests[1].prefix == session.engine.requests[0].prefix
+    client.open(URI, TEXT.replace("total = ", "total = sum("))
+    assert client.inline(URI, 1, 16)["insertText"] == "\n        y\n    )"
+    asked = [request for request in session.engine.requests if not request.ahead]
+    assert len(asked) == 1
+
+
+def test_all_of_a_slow_suggestion_is_waited_for_where_nothing_is_written_ahead(session: Session) -> None:
+    session.engine.text, session.engine.slow = "sum(\n        y\n    )", True
+    client = session.ready({"completion": {"latency": "balanced"}})
+    client.open(URI, TEXT)
+    assert client.inline(URI, 1, 12)["insertText"] == session.engine.text
+
+
+def test_what_is_typed_of_a_line_that_was_shown_alone_keeps_the_rest_wanted() -> None:
+    ahead = Ahead()
+    ahead.keep(KEY, BEFORE, AFTER, Known("sum(", BEFORE, AFTER, "revision", cut=True))
+    found = ahead.rest(KEY, BEFORE + "su", AFTER)
+    assert found is not None
+    assert found.cut
+
+
+# -- reading ahead
+
+
+def _cursor(client: Client, line: int, character: int) -> None:
+    at = {"line": line, "character": character}
+    params = {"textDocument": {"uri": URI}, "range": {"start": at, "end": at}, "context": {"diagnostics": []}}
+    client.request("textDocument/codeAction", params)
+
+
+def test_a_document_is_read_before_anything_is_asked_of_it(session: Session) -> None:
+    client = session.ready()
+    client.open(URI, TEXT)
+    client.until(lambda: session.engine.reads, "reading")
+    (read,) = session.engine.reads
+    assert (read.prefix, read.suffix, read.document, read.ahead) == (TEXT, "", URI, True)
+    assert not session.engine.requests
+
+
+def test_what_stands_around_the_cursor_is_read_where_an_editor_tells_of_it(session: Session) -> None:
+    client = session.ready()
+    client.open(URI, TEXT)
+    _cursor(client, 1, 12)
+    _cursor(client, 0, 0)  # where it stands in a file that has just been opened
+    client.until(lambda: session.engine.reads, "reading")
+    (read,) = session.engine.reads
+    assert (read.prefix, read.suffix) == ("def second(y):\n    total = ", "\n    return total\n")
+
+
+def test_nothing_is_read_ahead_of_what_is_asked(session: Session) -> None:
+    client = session.ready()
+    client.open(URI, TEXT)
+    client.inline(URI, 1, 12)
+    client.until(lambda: len(session.engine.written) == 2, "looking ahead")
+    assert not session.engine.reads
+
+
+@pytest.mark.parametrize("settings", [{"latency": "balanced"}, {"exclude": ["**/a.py"]}, {"enabled": False}])
+def test_nothing_is_read_ahead_where_that_is_not_wanted(
+    session: Session, settings: dict[str, object]
+) -> None:
+    client = session.ready({"completion": settings})
+    client.open(URI, TEXT)
+    _cursor(client, 1, 12)
+    time.sleep(0.5)  # longer than it would take to begin
+    assert not session.engine.reads
 
 
 def test_whoever_types_on_does_not_wait_for_what_nobody_has_asked_for(session: Session) -> None:

@@ -170,6 +170,36 @@ def test_more_documents_than_are_kept_are_served_all_the_same(folder: Path) -> N
     assert asyncio.run(run()) == {_alone(folder, [], "return ")}
 
 
+def test_what_was_read_ahead_is_not_read_again_and_changes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    real = KVCache.read
+
+    def counted(cache: KVCache, ids: Sequence[int], keep: int) -> torch.Tensor:
+        read.append(len(ids))
+        return real(cache, ids, keep)
+
+    async def run() -> tuple[str, list[int]]:
+        engine = Engine()
+        try:
+            await engine.load(folder, [])
+            monkeypatch.setattr(KVCache, "read", counted)
+            ahead = Request(PREFIX, SUFFIX, Limits(), 0, 60_000, "a", ahead=True)
+            assert not (await engine.complete(ahead, threading.Event())).text
+            assert sum(read) > 20
+            read.clear()
+            return await _written(engine, ""), list(read)
+        finally:
+            engine.close()
+            engine.join()
+
+    text, after = asyncio.run(run())
+    assert set(after) <= {1, 2, 3, 4}  # each token that is written, and those that are tried behind it
+    monkeypatch.undo()
+    assert text == _alone(folder, [], "")
+
+
 def test_a_failure_while_nobody_waits_harms_no_later_request(
     folder: Path, patch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,12 +68,19 @@ def test_growth_leaves_the_warm_up_out_and_is_not_told_of_a_run_too_short_for_it
 
 
 def test_the_tables_hold_every_figure_and_the_first_errors() -> None:
-    window = Window(0.4, 0.8, 30_000_000, 120)
+    window = Window(0.4, 0.8, 30_000_000, 120, (0.5, 0.7, 1.2), (0.1, 0.3, 0.2))
     load = Load(["editor-1"], [REQUEST], _moments([400] * 20), ["a | b", "a | b"], window=window)
     first, second = markdown(load).split("\n\n")
     for table in (first, second):
         assert len({line.count("|") for line in table.splitlines()}) == 1
-    for part in ("| errors | 2 | 0 |", "(+0.00 %)", "30.0 MB", "0.80 s", "| error, 2 times | a / b |"):
+    for part in (
+        "| errors | 2 | 0 |",
+        "(+0.00 %)",
+        "30.0 MB",
+        "0.80 s",
+        "median 0.70 s, p90 1.20 s, 2 of 3",
+        "| error, 2 times | a / b |",
+    ):
         assert part in second
     assert json.loads(json.dumps(told(load)))["growth"]["handles"] == [20, 20]
     assert markdown(Load())
@@ -172,6 +179,7 @@ def test_three_editors_and_their_repairs_go_on_for_ten_seconds_without_an_error(
     before, after = found["growth"]["residentBytes"]
     assert after < before * 1.1
     assert found["window"]["more_bytes"] < 100_000_000
+    assert len(found["window"]["at_once"]) == len(found["window"]["later"]) >= 1
     kinds = {json.loads(line)["kind"] for line in (out / "load.jsonl").read_text("utf-8").splitlines()}
     assert kinds == {"request", "moment"}
     assert "run to its end" in (out / "load.md").read_text("utf-8")

@@ -101,6 +101,19 @@ def test_the_stop_rule_ends_the_text(one: CodeModel, monkeypatch: pytest.MonkeyP
     assert script.runs == [3, 1, 1]
 
 
+def test_whole_lines_are_enough_for_whoever_has_waited_long(
+    one: CodeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = one.encode("\nab\ncd\nef")
+    script = _script(one, monkeypatch, 3, tokens)
+    # Not yet at the first line end, before which nothing stands.
+    decoded = decode(one, [1, 2, 3], BLOCK, 12, enough=lambda: True)
+    assert (decoded.text, decoded.ended) == ("\nab", "line")
+    assert script.runs == [3, 1, 1, 1]
+    _script(one, monkeypatch, 3, tokens)
+    assert decode(one, [1, 2, 3], BLOCK, len(tokens), enough=lambda: False).text == "\nab\ncd\nef"
+
+
 def test_no_more_tokens_are_written_than_allowed(one: CodeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     for limit in (0, 1, 4):
         _script(one, monkeypatch, 3, one.encode("abcdefgh"))

@@ -46,9 +46,9 @@ class Client:
     ) -> None:
         """Nothing is started before ``start``; what the server logs goes to ``log_file``.
 
-        Without ``settings`` they are the default ones but for time, which is given: on a cold or busy machine a
-        completion shall be late rather than cut short. When ``shared``, our process is the one that an editor
-        starts, and joins the server of all editors; that one stays when we leave.
+        Without ``settings`` they are the default ones but for time, which is given: on a cold or busy machine
+        a completion shall be late rather than cut short. When ``shared``, our process is the one that an
+        editor starts, and joins the server of all editors; that one stays when we leave.
         """
         self._how = "--stdio" if shared else "--standalone"
         patient = {"completion": {"timeBudgetMilliseconds": 120_000, "latency": "balanced"}}

@@ -33,6 +33,8 @@ __all__ = ["Asked", "run"]
 #: The server is looked at so often, and at least so many times in a run of known length.
 _LOOK_SECONDS, _LOOKS = 5.0, 60
 _STOP_SECONDS = 10.0
+#: Files that a second window opens, one after another, and the time in which nobody has begun to type yet.
+_FILES, _READING_SECONDS = 20, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +148,29 @@ def _heard(load: Load, name: str, text: str) -> None:
 async def _window(editor: Editor, traces: Sequence[Trace], began: float, before: int, home: Path) -> Window:
     """What a second window costs: it opens the shortest file, and asks for a completion at once."""
     introduced = time.monotonic() - began
-    trace = replace(min(traces, key=lambda each: len(each.prefix + each.suffix)), name="second-window")
+    shortest = min(traces, key=lambda each: len(each.prefix + each.suffix))
+    await _first(editor, replace(shortest, name="second-window"), 0.0)
+    seconds = time.monotonic() - began
+    more = anonymous(editor.client.pid) + anonymous(_server(home).pid) - before
+    at_once, later = [], []
+    for trace in traces[:_FILES]:
+        # In turn, as the machine has other work now and then.
+        at_once.append(await _first(editor, replace(trace, name=f"{trace.name}-at-once"), 0.0))
+        later.append(await _first(editor, replace(trace, name=f"{trace.name}-later"), _READING_SECONDS))
+    characters = len(shortest.prefix + shortest.suffix)
+    return Window(introduced, seconds, more, characters, tuple(at_once), tuple(later))
+
+
+async def _first(editor: Editor, trace: Trace, pause: float) -> float:
+    """How long the first completion takes in a file that was opened a moment before."""
     document = Document(trace.uri, trace.prefix, trace.suffix)
     await editor.open(document)
+    await asyncio.sleep(pause)
+    asked = time.monotonic()
     await editor.complete(document)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - asked
     editor.client.close(trace.uri)
-    more = anonymous(editor.client.pid) + anonymous(_server(home).pid) - before
-    return Window(introduced, seconds, more, len(trace.prefix + trace.suffix))
+    return seconds
 
 
 async def _told(editor: Editor, load: Load) -> None:
