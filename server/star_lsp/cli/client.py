@@ -160,6 +160,16 @@ class Client:
         document = types.TextDocumentIdentifier(uri)
         self._client.text_document_did_close(types.DidCloseTextDocumentParams(document))
 
+    async def rest(self, uri: str, line: int, character: int) -> None:
+        """Tell that a cursor has come to rest, as editors do that show code actions wherever it is.
+
+        Raises:
+            ServerDied: the server refused, or is gone.
+        """
+        at, document = types.Position(line, character), types.TextDocumentIdentifier(uri)
+        asked = types.CodeActionParams(document, types.Range(at, at), types.CodeActionContext([]))
+        await self._answer(self._client.text_document_code_action_async(asked))
+
     async def complete(self, uri: str, line: int, character: int) -> tuple[str, str]:
         """The ghost text at a place, and its id for a flag; both empty when there is none.
 

@@ -33,8 +33,8 @@ __all__ = ["Asked", "run"]
 #: The server is looked at so often, and at least so many times in a run of known length.
 _LOOK_SECONDS, _LOOKS = 5.0, 60
 _STOP_SECONDS = 10.0
-#: Files that a second window opens, one after another, and the time in which nobody has begun to type yet.
-_FILES, _READING_SECONDS = 20, 1.0
+#: Files that a second window opens, one after another, and the time that a cursor rests before the first key.
+_FILES, _REST_SECONDS = 20, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,23 +149,25 @@ async def _window(editor: Editor, traces: Sequence[Trace], began: float, before:
     """What a second window costs: it opens the shortest file, and asks for a completion at once."""
     introduced = time.monotonic() - began
     shortest = min(traces, key=lambda each: len(each.prefix + each.suffix))
-    await _first(editor, replace(shortest, name="second-window"), 0.0)
+    await _first(editor, replace(shortest, name="second-window"))
     seconds = time.monotonic() - began
     more = anonymous(editor.client.pid) + anonymous(_server(home).pid) - before
     at_once, later = [], []
     for trace in traces[:_FILES]:
         # In turn, as the machine has other work now and then.
-        at_once.append(await _first(editor, replace(trace, name=f"{trace.name}-at-once"), 0.0))
-        later.append(await _first(editor, replace(trace, name=f"{trace.name}-later"), _READING_SECONDS))
+        at_once.append(await _first(editor, replace(trace, name=f"{trace.name}-at-once")))
+        later.append(await _first(editor, replace(trace, name=f"{trace.name}-later"), _REST_SECONDS))
     characters = len(shortest.prefix + shortest.suffix)
     return Window(introduced, seconds, more, characters, tuple(at_once), tuple(later))
 
 
-async def _first(editor: Editor, trace: Trace, pause: float) -> float:
-    """How long the first completion takes in a file that was opened a moment before."""
+async def _first(editor: Editor, trace: Trace, rest: float = 0.0) -> float:
+    """How long the first completion takes in a file that was just opened, and in which the cursor rested."""
     document = Document(trace.uri, trace.prefix, trace.suffix)
     await editor.open(document)
-    await asyncio.sleep(pause)
+    if rest:
+        await editor.client.rest(document.uri, document.line, document.character)
+        await asyncio.sleep(rest)
     asked = time.monotonic()
     await editor.complete(document)
     seconds = time.monotonic() - asked

@@ -41,7 +41,7 @@ class Window:
         more_bytes: Memory of its process that is no file's, and what the server took more of such.
         characters: Of the file that it opened.
         at_once: From a request to its answer, in one file after another that has just been opened.
-        later: The same where a file has been open for a second.
+        later: The same where the cursor has rested for a second at the place.
     """
 
     introduced_seconds: float
