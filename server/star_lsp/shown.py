@@ -15,7 +15,8 @@ class Shown:
     """One completion that a client was given.
 
     ``prefix`` and ``suffix`` are the texts that its prompt was made of; ``line`` and ``character`` are in
-    the client's position encoding.
+    the client's position encoding. ``text`` is what was seen, be it the first lines of what has been written
+    since: a fix is compared with that, and is all that shall be suggested there, as the fix of any other is.
     """
 
     id: str

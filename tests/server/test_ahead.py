@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from star_lsp.ahead import Ahead, Known
-from tests.server.client import Client
+from tests.server.client import Client, Refused
 from tests.server.fake_engine import Session
 
 URI, OTHER = "file:///work/a.py", "file:///work/b.py"
@@ -152,6 +152,18 @@ def test_what_a_slow_suggestion_lacks_is_there_when_its_first_line_is_taken(sess
     assert client.inline(URI, 1, 16)["insertText"] == "\n        y\n    )"
     asked = [request for request in session.engine.requests if not request.ahead]
     assert len(asked) == 1
+
+
+def test_a_slow_suggestion_is_flagged_as_it_was_shown_whatever_was_written_since(session: Session) -> None:
+    session.engine.text, session.engine.slow = "sum(\n        y\n    )", True
+    client = session.ready({"repair": {"schedule": "manual"}})
+    client.open(URI, TEXT)
+    item = client.inline(URI, 1, 12)
+    client.until(lambda: len(session.engine.written) == 2, "writing the rest")
+    with pytest.raises(Refused, match="is what was suggested"):
+        client.flag(item, "sum(")
+    case = client.case(client.flag(item, "max(y)"))
+    assert (case["rejected"], case["expected"]) == ("sum(", "max(y)")
 
 
 def test_all_of_a_slow_suggestion_is_waited_for_where_nothing_is_written_ahead(session: Session) -> None:
