@@ -209,10 +209,13 @@ class Repairs:
     def check_rest(self) -> None:
         """Find out, before anything else, which cases are no longer solved without what left the history.
 
-        There may be nothing to find out. What an earlier server was to check, and did not, is meant too.
+        There may be nothing to find out. What another process was to check, and did not, is meant too; one
+        that is at it now is waited for, and what it has checked is not checked again.
         """
         self._queue = [each for each in self._queue if not each.without]
-        if without := self._store.unchecked(self._base):
+        without = tuple(self._store.unchecked(self._base))
+        # What is being checked is due until its end, and is not to be checked twice.
+        if without and not (self._running and self._running.without == without):
             self._queue.insert(0, checking(without))
             self._hurry()
 

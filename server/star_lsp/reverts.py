@@ -35,6 +35,8 @@ class Checked:
 
     def __str__(self) -> str:
         """What to tell the developer."""
+        if not self.cases:  # perhaps as another process has just asked
+            return "no case was left to ask for"
         if not self.broken:
             return f"all other cases that were solved are so still: {self.cases}"
         return f"{len(self.broken)} of {self.cases} cases no longer solved: {', '.join(self.broken)}"

@@ -387,6 +387,8 @@ class Service:
                 if seen >= 0:
                     self.tell(["cases", "patches"])
                 seen = version
+                if self._repairs:
+                    self._repairs.check_rest()
                 if self._active() != self.history:
                     await self._install()
                     self.tell(["revision"])

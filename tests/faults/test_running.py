@@ -119,9 +119,8 @@ def checks(machine: Machine) -> list[str]:
     return [each["value"]["message"] for each in ends]
 
 
-def test_a_server_that_is_killed_between_a_revert_and_its_check_makes_it_after_the_next_start(
-    machine: Machine,
-) -> None:
+def leaning(machine: Machine) -> tuple[str, str, str]:
+    """A case that may lean on a patch which now leaves, that patch, and what the case expects."""
     client = machine.ready()
     item = machine.item_at("hc")  # shown before the first repair, by which the model comes to write it, too
     first = machine.repaired("hb")
@@ -134,8 +133,15 @@ def test_a_server_that_is_killed_between_a_revert_and_its_check_makes_it_after_t
     client.until_state("ready", seconds=60)
     machine.check_disk()
     machine.ledger.leaving = {patch}
+    return second, patch, expected
+
+
+def test_a_server_that_is_killed_between_a_revert_and_its_check_makes_it_after_the_next_start(
+    machine: Machine,
+) -> None:
+    second, patch, expected = leaning(machine)
     with FileLock(machine.data / "repair.lock"):  # whoever wants to check waits
-        client.command("revert", patchId=patch)
+        machine.client.command("revert", patchId=patch)
         machine.kill("server")
     assert machine.unchecked() == [patch]
     case, _ = machine.rows()[0][second], machine.check_disk()
@@ -154,6 +160,27 @@ def test_a_server_that_is_killed_between_a_revert_and_its_check_makes_it_after_t
     machine.kill("server")
     client = machine.ready()
     assert checks(machine) == [], "it is made once"
+
+
+def test_what_a_command_killed_between_a_revert_and_its_check_leaves_the_server_that_runs_checks(
+    machine: Machine,
+) -> None:
+    second, patch, expected = leaning(machine)
+    environ = os.environ | {"STAR_LSP_HOME": str(machine.home), "OMP_NUM_THREADS": "1"}
+    with (
+        FileLock(machine.data / "repair.lock"),
+        (machine.home / "log").open("ab") as log,
+        Path(os.devnull).open("rb") as nothing,
+    ):
+        command = machine.nursery.start(["star_lsp", "revert", patch], environ, [nothing, log, log])
+        machine.client.until(machine.unchecked, "the revert")
+        command.kill()
+        command.wait(10)
+    machine.until_checked()
+    assert len(checks(machine)) == 1
+    machine.client.until_case(second, "solved", seconds=60)
+    assert machine.text_at("hc") == expected
+    machine.check_served(look=True)
 
 
 # -- models

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
+from star_lsp.store import Store
 from tests.server import actor
 from tests.server.client import Client, Refused
 from tests.server.fake_engine import Session
@@ -231,6 +233,62 @@ def test_a_check_that_a_crash_cut_off_is_made_after_the_next_start(tmp_path: Pat
         begins = [each["value"] for each in client.of("$/progress") if each["value"]["kind"] == "begin"]
         assert begins[0]["title"] == f"Checking what is left without {patch}"
         assert again.service.store.unchecked("base-qwen2.5-coder-0.5b") == []
+
+
+def test_a_check_that_another_process_has_left_is_made_without_a_restart(session: Session) -> None:
+    actor.script(session.model, "solve", "solve", "break", "solve")
+    client = start(session)
+    first, second = [client.flag(item, "max(y)") for item in items(client)]
+    client.until_case(second, "solved")
+    client.until_state("ready")
+    patch, old = (client.case(id_)["patchId"] for id_ in (first, second))
+    other = Store(session.data)
+    assert other.deactivate([patch], [first])  # and nothing more is heard of that process
+    client.until(lambda: client.case(second)["patchId"] not in (None, old), "it is solved again")
+    client.until_state("ready")
+    assert [job["check"] for job in actor.heard(session.model)] == [False, False, True, False]
+    assert other.unchecked("base-qwen2.5-coder-0.5b") == []
+    other.close()
+
+
+def test_a_check_that_another_process_makes_is_waited_for_and_not_made_again(session: Session) -> None:
+    client = start(session)
+    first, second = [client.flag(item, "max(y)") for item in items(client)]
+    client.until_case(second, "solved")
+    client.until_state("ready")
+    patch, base = client.case(first)["patchId"], "base-qwen2.5-coder-0.5b"
+    other = Store(session.data)
+    with FileLock(session.data / "repair.lock"):  # as it has that is at work
+        assert other.deactivate([patch], [first])
+        client.until_state("repairing")
+        assert other.checked(base, [], "", [each.id for each in other.active(base)]) == []
+    client.until_state("ready")
+    time.sleep(1.1)
+    assert [job["check"] for job in actor.heard(session.model)] == [False, False]
+    other.close()
+
+
+def test_a_check_that_is_cancelled_is_not_made_again_as_the_store_changed_meanwhile(session: Session) -> None:
+    actor.script(session.model, "solve", "solve", "sleep", "solve")
+    client = start(session)
+    first, second = [client.flag(item, "max(y)") for item in items(client)]
+    client.until_case(second, "solved")
+    client.until_state("ready")
+    client.command("revert", caseId=first)
+    client.until(lambda: len(actor.heard(session.model)) == 3, "the check")
+    other = Store(session.data)
+    other.delete_case(first)
+    time.sleep(1.1)  # longer than it takes to see that
+    (case,) = client.command("listCases")
+    assert (case["id"], case["status"]) == (second, "solved")
+    (token,) = [
+        each["token"] for each in client.of("$/progress") if "Checking" in each["value"].get("title", "")
+    ]
+    client.command("cancelRepair", repairId=token)
+    client.until_state("ready")
+    time.sleep(0.5)
+    assert len(actor.heard(session.model)) == 3
+    other.close()
 
 
 def test_a_check_that_fails_is_said_and_made_after_the_next_start(tmp_path: Path, session: Session) -> None:
