@@ -126,9 +126,37 @@ def test_a_check_that_fails_is_said_and_the_revert_stands(shell: Shell) -> None:
     status, out, err = shell.run("revert", gone.id)
     assert status == 1
     assert f"Reverted {gone.id}" in out
-    assert "What is left could not be checked (the server does it when it next starts): No memory." in err
+    assert "What is left could not be checked (a server does it, as soon as one runs): No memory." in err
     assert [shell.store.case(case.id).status for case in (gone, left)] == ["reverted", "solved"]
     assert shell.store.unchecked("b") == [gone.patch]
+
+
+def test_a_repair_makes_the_check_that_is_due_first_and_repairs_what_that_finds(shell: Shell) -> None:
+    gone, left, asked = shell.solved("a"), shell.solved("b"), shell.case("c")
+    assert shell.run("cases", "undo", gone.id)[0] == 0  # which leaves the check to others
+    shell.script("break", "solve")
+    status, out, err = shell.run("repair", asked.id)
+    assert status == 0, err
+    assert f"Checked what is left without {gone.patch}: 1 of 1 cases no longer solved: {left.id}." in err
+    check, repair = shell.heard
+    assert check["check"]
+    assert [each["id"] for each in repair["teach"]] == [asked.id, left.id]
+    assert shell.store.unchecked("b") == []
+    assert [case.status for case in shell.store.cases()] == ["solved", "solved"]
+    assert all(case.id in out for case in (left, asked))
+
+
+def test_a_repair_with_nothing_pending_makes_the_check_that_is_due(shell: Shell) -> None:
+    gone, _ = shell.solved("a"), shell.solved("b")
+    assert shell.run("cases", "undo", gone.id)[0] == 0
+    shell.script("fail", "solve")
+    status, _, err = shell.run("repair")
+    assert status == 1
+    assert "What is left could not be checked (a server does it, as soon as one runs): No memory." in err
+    status, out, err = shell.run("repair")
+    assert (status, "so still: 1." in err, "nothing to repair" in out) == (0, True, True)
+    assert shell.run("repair")[0] == 0
+    assert len(shell.heard) == 2
 
 
 def test_a_repair_names_every_case_that_failed_and_why(shell: Shell) -> None:

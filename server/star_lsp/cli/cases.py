@@ -95,7 +95,7 @@ def delete(ids: tuple[str, ...], as_json: bool) -> None:
 def undo(id_: str, as_json: bool) -> None:
     """Undo a flag: forget the case, and take back the patch that solves it.
 
-    What leaned on that patch is checked when the server next starts; `star-lsp revert` does it at once,
+    What leaned on that patch is checked by a server, as soon as one runs; `star-lsp revert` does that itself,
     `delete` then forgets.
     """
     with opened() as store:

@@ -16,7 +16,7 @@ from star.history import revision
 from star_lsp import jobs
 from star_lsp.catalogue import installed
 from star_lsp.cli.changes import compared_table, moved_table
-from star_lsp.cli.repairing import Done, solve_rest, taught_table, tell_reasons
+from star_lsp.cli.repairing import LATER, Done, solve_rest, taught_table, tell_reasons
 from star_lsp.cli.state import IdGroup, as_json, err, opened, out, patch_ids, revertible_ids, short
 from star_lsp.compares import comparison
 from star_lsp.errors import NotFound, StoreError
@@ -29,8 +29,6 @@ from star_lsp.store import Patch, Store
 from star_lsp.wire import unstructure
 
 __all__ = ["patches", "revert", "verdict_text"]
-
-_LATER = "the server does it when it next starts"
 
 
 @click.group(cls=IdGroup, invoke_without_command=True)
@@ -173,7 +171,7 @@ def revert(id_: str, no_check: bool, no_repair: bool, as_json: bool) -> None:
     The model is rebuilt from the base without it; a running server notices by itself. When a patch
     stands for several cases and one of them is reverted, the others are solved again at once. So are cases
     whose own patch leaned on what was taken back: all that are left are checked. Where that cannot be done or
-    is cut off, the server does it when it next starts.
+    is cut off, a server does it as soon as one runs, or the next star-lsp repair.
 
     The exit status is 1 when not all of that could be done.
     """
@@ -188,7 +186,7 @@ def revert(id_: str, no_check: bool, no_repair: bool, as_json: bool) -> None:
         try:
             found, done = _rest(store, reverted, not no_repair)
         except (KeyboardInterrupt, asyncio.CancelledError):
-            unchecked = f" What is left is not checked; {_LATER}." if store.unchecked(reverted.base) else ""
+            unchecked = f" What is left is not checked; {LATER}." if store.unchecked(reverted.base) else ""
             click.echo(
                 f"Stopped; {id_} is reverted, and the rest as far as it came (star-lsp cases).{unchecked}",
                 err=True,
@@ -220,7 +218,7 @@ def revert(id_: str, no_check: bool, no_repair: bool, as_json: bool) -> None:
         elif pending:
             click.echo(f"Pending again: {', '.join(pending)} (star-lsp repair).")
     if isinstance(found, jobs.Failed):
-        click.echo(f"What is left could not be checked ({_LATER}): {found.reason}", err=True)
+        click.echo(f"What is left could not be checked ({LATER}): {found.reason}", err=True)
     if (done and pending) or isinstance(found, jobs.Failed):
         raise SystemExit(1)
 

@@ -14,11 +14,13 @@ from star_lsp.catalogue import Installed
 from star_lsp.cli.case_file import Written, read_cases
 from star_lsp.cli.repairing import Done, repair_in_turn, taught_table, tell_reasons
 from star_lsp.cli.state import as_json, case_ids, err, model_option, opened, out, the_model
-from star_lsp.perform import new_repair
+from star_lsp.perform import Repair, new_repair
 from star_lsp.settings import Settings
 from star_lsp.store import Store
 
 __all__ = ["repair"]
+
+_NOTHING = "No case is pending: there is nothing to repair."
 
 
 @click.command()
@@ -70,8 +72,9 @@ def repair(
 ) -> None:
     """Repair the model for all pending cases, or for some.
 
+    Where a revert was cut off, what is left is checked first, and what is no longer solved is repaired too.
     A running server takes the patch over by itself. With --json, one object a line for each case.
-    The exit status is 0 when all are solved, 1 when some are not, 2 for bad input.
+    The exit status is 0 when all are solved, 1 when some are not or the check failed, 2 for bad input.
     """
     if (bool(ids) + all_ + (file is not None)) > 1:
         raise click.UsageError("Name cases, or give --all, or --cases FILE: only one of the three.")
@@ -86,9 +89,9 @@ def repair(
         store = stack.enter_context(opened())
         if not written:
             ids = _asked(store, ids, all_)
-        if not ids and not written:
+        if not ids and not written and not store.unchecked(found.base):
             if not as_json:
-                click.echo("No case is pending: there is nothing to repair.")
+                click.echo(_NOTHING)
             return
         if dry_run:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="star-lsp-")))
@@ -96,10 +99,12 @@ def repair(
             stack.callback(store.close)
         if written:
             ids = tuple(_kept(store, case, found) for case in written)
-        cases = list(dict.fromkeys(ids))
         whole = from_base if from_base is not None else not one_by_one
-        groups = [[case] for case in cases] if one_by_one else [cases]
-        repairs = [new_repair(group, from_base=whole) for group in groups]
+
+        def plan(broken: Sequence[str]) -> list[Repair]:
+            cases = list(dict.fromkeys([*ids, *broken]))
+            groups = [[case] for case in cases] if one_by_one or not cases else [cases]
+            return [new_repair(group, from_base=whole) for group in groups]
 
         def on_done(done: Sequence[Done]) -> None:
             if as_json:
@@ -107,17 +112,20 @@ def repair(
                     click.echo(json.dumps(_fields(each, dry_run)))
 
         try:
-            done = asyncio.run(repair_in_turn(store, found, repairs, settings, err(), on_done))
+            done = asyncio.run(repair_in_turn(store, found, plan, settings, err(), on_done))
         except (KeyboardInterrupt, asyncio.CancelledError):
             kept = "nothing was kept" if dry_run else "cases that are not solved yet are pending"
             click.echo(f"Stopped; {kept}.", err=True)
             raise SystemExit(130) from None
-    if not as_json:
+        unchecked = store.unchecked(found.base)
+    if not (done or as_json):
+        click.echo(_NOTHING)
+    elif not as_json:
         out().print(taught_table([replace(each, patch=None) for each in done] if dry_run else done))
         tell_reasons(out(), {each.id: each.reason for each in done})
         if dry_run:
             click.echo("A dry run: neither cases nor patches were kept.")
-    raise SystemExit(0 if all(each.solved for each in done) else 1)
+    raise SystemExit(0 if all(each.solved for each in done) and not unchecked else 1)
 
 
 def _asked(store: Store, ids: tuple[str, ...], all_: bool) -> tuple[str, ...]:

@@ -20,7 +20,10 @@ from star_lsp.reverts import Checked, Reverted, check, checking
 from star_lsp.settings import Settings
 from star_lsp.store import Store
 
-__all__ = ["Done", "repair_in_turn", "solve_rest", "step_bar", "taught_table", "tell_reasons"]
+__all__ = ["LATER", "Done", "repair_in_turn", "solve_rest", "step_bar", "taught_table", "tell_reasons"]
+
+#: When a check that could not be made is made.
+LATER = "a server does it, as soon as one runs"
 
 OnStep = Callable[[str, int], None]
 
@@ -42,14 +45,28 @@ class Done:
 async def repair_in_turn(
     store: Store,
     model: Installed,
-    repairs: Sequence[Repair],
+    plan: Callable[[Sequence[str]], Sequence[Repair]],
     settings: Settings,
     console: Console,
     on_done: Callable[[Sequence[Done]], None] = lambda _: None,
 ) -> list[Done]:
-    """What became of every case of the repairs; the worker is gone when this ends, however it ends."""
+    """What became of every case of the repairs; the worker is gone when this ends, however it ends.
+
+    A check that is still due comes first, as a repair would be judged by cases that are no longer solved;
+    ``plan`` has the repairs, given what that found broken.
+    """
     done: list[Done] = []
+    broken: Sequence[str] = ()
     async with _worker(model) as process:
+        if without := store.unchecked(model.base):
+            found = await _check(store, model, checking(without), settings, process, console)
+            if isinstance(found, Checked):
+                broken = found.broken
+                word = f"Checked what is left without {', '.join(without)}: {found}."
+            else:
+                word = f"What is left could not be checked ({LATER}): {found.reason}"
+            console.print(word, markup=False, soft_wrap=True)
+        repairs = plan(broken)
         for number, repair in enumerate(repairs, 1):
             count = f" {number}/{len(repairs)}" if len(repairs) > 1 else ""
             with step_bar(console, f"Repairing{count}") as on_step:
@@ -73,11 +90,7 @@ async def solve_rest(
     cases = list(reverted.rest)
     async with _worker(model) as process:
         if reverted.leaned_on:
-            with step_bar(console, "Checking") as on_step:
-                found = await check(
-                    store, model.base, process, checking(reverted.patches), settings,
-                    lambda progress: on_step(progress.phase, progress.percent),
-                )  # fmt: skip
+            found = await _check(store, model, checking(reverted.patches), settings, process, console)
         if isinstance(found, Checked):
             cases += found.broken
         if not cases or not and_repair:
@@ -142,6 +155,17 @@ def tell_reasons(console: Console, reasons: Mapping[str, str | None]) -> None:
     """Write every reason that there is once, after the cases that it is for, a line each."""
     for reason, ids in why({id_: reason for id_, reason in reasons.items() if reason}).items():
         console.print(Text.assemble((", ".join(ids), "bold"), f": {reason}"), soft_wrap=True)
+
+
+async def _check(
+    store: Store, model: Installed, repair: Repair, settings: Settings, process: Process, console: Console
+) -> Checked | jobs.Failed:
+    """What is no longer solved without the patches that left."""
+    with step_bar(console, "Checking") as on_step:
+        return await check(
+            store, model.base, process, repair, settings,
+            lambda progress: on_step(progress.phase, progress.percent),
+        )  # fmt: skip
 
 
 async def _one(
