@@ -21,6 +21,8 @@ class Case:
     #: Text that stands left of the place and is not in the prompt: what is written begins with it (token
     #: healing), and it is not shown.
     healed: str = ""
+    #: Prompts of the same place as other files would have it, where the same shall be written.
+    elsewhere: tuple[tuple[int, ...], ...] = ()
 
     @property
     def written(self) -> str:

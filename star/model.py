@@ -234,13 +234,17 @@ class CodeModel:
 
     # -- running ---------------------------------------------------------------------------------
 
+    def fits(self, tokens: int) -> bool:
+        """Whether so many tokens are no more than this model can read at once."""
+        return self.context is None or tokens <= self.context
+
     def check_length(self, tokens: int) -> None:
         """Do nothing, if so many tokens fit.
 
         Raises:
             CaseError: they do not.
         """
-        if self.context is not None and tokens > self.context:
+        if not self.fits(tokens):
             limit = f"this model's context of {self.context}"
             raise CaseError(f"{tokens} tokens are more than {limit}; shorten the prompt.")
 

@@ -17,7 +17,7 @@ from star.model import CodeModel
 from star.patch import Draft
 from star.result import Budget, Outcome, Result, Step, outcome
 from star.solve import Basis, Guard, minimum_norm, natural, shares, sparing
-from star.trace import Lesson, Place, System, Trace, join, prepare, trace
+from star.trace import Lesson, Place, System, Trace, elsewhere, join, prepare, trace
 
 __all__ = ["PUBLISHED", "STRENGTHS", "Star", "lowest_layer", "repair"]
 
@@ -42,11 +42,14 @@ class Star:
     natural: bool = True
     #: Whether the least norm is the least movement of what stands before the places, too.
     weigh: bool = True
+    #: Whether a case is learnt at its other prompts as well; what its places have in common there is what a
+    #: completion is known by then.
+    elsewhere: bool = True
     #: How much of the least squares' promise is given up where keeping it would take a huge delta.
     ridge: float = 0.1
     rate: float = 3e-2
     #: Lead in log-probability that an expected token must have before it counts as learnt.
-    margin: float = 3.0
+    margin: float = 2.0
     #: Stop when every case is solved, not when the steps are used up.
     early_stop: bool = True
     #: Take back a step that made the loss larger, and halve the rate.
@@ -69,15 +72,15 @@ _TIMID = 0.8
 #: STAR as published: the layers the target relies on, whole; ten steps whatever happens.
 PUBLISHED = Star(
     step="weights", rank="loss", pattern="none", ratio=1.0, widen=False, natural=False, weigh=False,
-    ridge=0.0, rate=1e-2, margin=0.0, early_stop=False, back_off=False, grow=1.0, fixed=True,
+    elsewhere=False, ridge=0.0, rate=1e-2, margin=0.0, early_stop=False, back_off=False, grow=1.0, fixed=True,
     steps=10,
 )  # fmt: skip
 
 #: How strong a repair is to be: how far ahead the expected tokens must be, and what may change for it.
 STRENGTHS: Mapping[str, Star] = {
-    "gentle": Star(margin=1.0),
+    "gentle": Star(margin=0.5),
     "normal": Star(),
-    "strong": Star(margin=5.0, layers="2/4"),
+    "strong": Star(margin=4.0, layers="2/4"),
 }
 
 
@@ -131,7 +134,8 @@ def repair(
             most = budget.steps if method.steps is None else method.steps
             loop = _Loop(model, draft, basis, method, most, until, on_step, cancelled)
             if method.mode == "batch":
-                loop.together(lessons)
+                others = elsewhere(model, cases, min(layers)) if method.elsewhere else ()
+                loop.together([*lessons, *others])
             else:
                 loop.one_by_one(lessons)
             steps = loop.steps
@@ -236,17 +240,17 @@ class _Loop:
         failing = [_place(failure) for failure in failures]
         system: System = failing if method.fixed else "failing" if method.step == "weights" else "targets"
         ceiling = math.inf
-        best: dict[str, Trace] = {}
+        best: dict[int, Trace] = {}  # by lesson: a case has one for each prompt
         last: Trace | None = None
         kept: dict[int, Float[Tensor, "k d"]] = {}
         while True:
             Cancelled.check(self._cancelled)
             looks = dict(best)
-            right = {lesson.case.id for lesson in lessons if not self._is_open(best, lesson)}
-            self._look(looks, [each for each in lessons if each.case.id not in right], only, system)
+            right = [each for each in range(len(lessons)) if not self._is_open(best.get(each))]
+            self._look(looks, lessons, sorted({*range(len(lessons))} - {*right}), only, system)
             again = right and not any(look.failures for look in looks.values())
             if again:  # what was right is asked only when nothing else fails: it was told to stay still
-                self._look(looks, [each for each in lessons if each.case.id in right], only, system)
+                self._look(looks, lessons, right, only, system)
             seen = join(list(looks.values()))
             if last and not again and method.back_off and not seen.loss <= last.loss * _SAME:
                 self._draft.restore(kept)
@@ -267,22 +271,27 @@ class _Loop:
             if solved or not steered or taken >= self._budget or self._is_late:
                 return taken
             steers.learn(seen.failures)
-            self._move(seen, steers.at(seen.system, steered), rate)
+            asked = seen.pooled()
+            self._move(asked, steers.at(asked.system, steered), rate)
             taken += 1
             self.steps += 1
 
-    def _is_open(self, looks: Mapping[str, Trace], lesson: Lesson) -> bool:
+    def _is_open(self, look: Trace | None) -> bool:
         """Whether a lesson has to be looked at after every step, and not only when no other fails."""
-        look = looks.get(lesson.case.id)
         return look is None or bool(look.failures) or self._method.step == "weights"
 
     def _look(
-        self, looks: dict[str, Trace], lessons: Sequence[Lesson], only: Place | None, system: System
+        self,
+        looks: dict[int, Trace],
+        lessons: Sequence[Lesson],
+        wanted: Sequence[int],
+        only: Place | None,
+        system: System,
     ) -> None:
-        """Look at some lessons again."""
-        for lesson in lessons:
-            looks[lesson.case.id] = trace(
-                self._model, [lesson], self._draft.neurons,
+        """Look at some of the lessons again."""
+        for each in wanted:
+            looks[each] = trace(
+                self._model, [lessons[each]], self._draft.neurons,
                 margin=self._method.margin, only=only, system=system, rows=self._method.step == "weights",
             )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -13,7 +13,7 @@ from star.case import Case, Failure
 from star.errors import CaseError
 from star.model import CodeModel, Tap, Trunk
 
-__all__ = ["Lesson", "Place", "System", "Trace", "held", "join", "prepare", "trace"]
+__all__ = ["Lesson", "Place", "System", "Trace", "elsewhere", "held", "join", "prepare", "trace"]
 
 #: A case, and a position counted from the first token of its completion.
 Place = tuple[str, int]
@@ -67,6 +67,24 @@ class Trace:
         """Token ExactMatch, teacher-forced, in percent."""
         return 100.0 * (1 - len(self.failures) / self.targets) if self.targets else 100.0
 
+    def pooled(self) -> "Trace":
+        """The same with one row for each place: the mean of those that it has, one for each prompt."""
+        rows: dict[Place, list[int]] = {}
+        for row, place in enumerate(self.system):
+            rows.setdefault(place, []).append(row)
+        if len(rows) == len(self.system):
+            return self
+
+        def mean(of: Mapping[int, Tensor]) -> dict[int, Tensor]:
+            return {
+                layer: torch.stack([part[mine].mean(0) for mine in rows.values()])
+                for layer, part in of.items()
+            }
+
+        return replace(
+            self, system=tuple(rows), activations=mean(self.activations), pulls=mean(self.pulls)
+        )  # fmt: skip
+
 
 def prepare(model: CodeModel, cases: Sequence[Case], lowest_layer: int = 0) -> tuple[Lesson, ...]:
     """Cases as lessons for repairs at ``lowest_layer`` and above.
@@ -82,10 +100,24 @@ def prepare(model: CodeModel, cases: Sequence[Case], lowest_layer: int = 0) -> t
             raise CaseError(f"Case {case.id} was named twice; name each case once.")
         if not case.prompt:
             raise CaseError(f"Case {case.id} has an empty prompt; write some code before its place.")
-        expected = model.encode_next(case.written)
-        model.check_length(len(case.prompt) + len(expected))
-        lessons[case.id] = Lesson(case, expected, model.trunk(case.prompt + expected, lowest_layer))
+        model.check_length(len(case.prompt) + len(model.encode_next(case.written)))
+        lessons[case.id] = _lesson(model, case, lowest_layer)
     return tuple(lessons.values())
+
+
+def elsewhere(model: CodeModel, cases: Sequence[Case], lowest_layer: int = 0) -> tuple[Lesson, ...]:
+    """The same cases at their other prompts, as ``prepare`` makes them; those too long are left out."""
+    return tuple(
+        _lesson(model, replace(case, prompt=prompt), lowest_layer)
+        for case in cases
+        for prompt in case.elsewhere
+        if model.fits(len(prompt) + len(model.encode_next(case.written)))
+    )
+
+
+def _lesson(model: CodeModel, case: Case, lowest_layer: int) -> Lesson:
+    expected = model.encode_next(case.written)
+    return Lesson(case, expected, model.trunk(case.prompt + expected, lowest_layer))
 
 
 def trace(

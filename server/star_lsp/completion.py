@@ -146,18 +146,13 @@ class Completions:
             self._client,
             soon_milliseconds=_SOON_MILLISECONDS if eager else math.inf,
         )
-        known = self._ahead.rest(key, prefix, suffix)
+        known = self._ahead.rest(key, prefix, suffix) or await self._written(place, request, key)
+        if known and known.cut and _withheld(known, prefix):  # its other lines may be worth showing
+            whole = replace(request, soon_milliseconds=math.inf)
+            known = await self._written(place, whole, key)
         if known is None:
-            if (written := await self._written(place, request)) is None:
-                return None
-            known = _known(written)
-            if written.ended != "time":
-                self._ahead.keep(key, prefix, suffix, known)
-            elif not known.text:
-                self._nothing(place, _LATE.format(settings.time_budget_milliseconds))
-                return None
-        stop = StopRule.at(known.prefix, known.suffix)
-        if reason := worthwhile(known.text, stop, line_above(prefix)):
+            return None
+        if reason := _withheld(known, prefix):
             self._nothing(place, _UNTOLD.format(reason))
             return None
         shown = Shown(
@@ -217,8 +212,8 @@ class Completions:
             log.warning("looking ahead failed: %s", error)
             return None
 
-    async def _written(self, place: Place, request: Request) -> Written | None:
-        """What the model writes; None, with a reason, when a newer request took its place."""
+    async def _written(self, place: Place, request: Request, key: Hashable) -> Known | None:
+        """What the model writes; None, with a reason, when it was late or a newer request took its place."""
         cancelled = self._latest[place.uri] = threading.Event()
         try:
             with self._suspended():
@@ -233,10 +228,21 @@ class Completions:
         if written.ended == "cancelled":
             self._nothing(place, _REPLACED)
             return None
-        return written
+        known = _known(written)
+        if written.ended != "time":
+            self._ahead.keep(key, request.prefix, request.suffix, known)
+        elif not known.text:
+            self._nothing(place, _LATE.format(request.milliseconds))
+            return None
+        return known
 
     def _nothing(self, place: Place, reason: str) -> None:
         self.nothing(place.uri, place.line, place.character, reason)
+
+
+def _withheld(known: Known, prefix: str) -> str | None:
+    """Why something is not shown behind ``prefix``; None when it is."""
+    return worthwhile(known.text, StopRule.at(known.prefix, known.suffix), line_above(prefix))
 
 
 def _known(written: Written) -> Known:

@@ -10,6 +10,14 @@ from star_lsp import prompt
 
 __all__ = ["Put"]
 
+#: So many lines, the cursor's last, are what a place rests on in any file.
+_LINES = 4
+#: Of our own writing, above a place that has no more than these.
+_ABOVE = """import os
+import sys
+
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Put:
@@ -44,4 +52,12 @@ class Put:
                 f"The expected text has {tokens} tokens and a completion at most {self.max_tokens}; "
                 "shorten it, or raise completion.maxTokens."
             )
-        return Case(id_, built.ids, shown, stop, built.healed)
+        other = prompt.build(self.encode, self.layout, *_elsewhere(built.prefix, built.suffix), self.limits)
+        elsewhere = (other.ids,) if other.healed == built.healed and other.ids != built.ids else ()
+        return Case(id_, built.ids, shown, stop, built.healed, elsewhere)
+
+
+def _elsewhere(prefix: str, suffix: str) -> tuple[str, str]:
+    """The same place in another file: with less around it or, where there is not much, with more above it."""
+    lines = prefix.split("\n")
+    return ("\n".join(lines[-_LINES:]) if len(lines) > _LINES else _ABOVE + prefix), suffix

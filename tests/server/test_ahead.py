@@ -173,6 +173,15 @@ def test_all_of_a_slow_suggestion_is_waited_for_where_nothing_is_written_ahead(s
     assert client.inline(URI, 1, 12)["insertText"] == session.engine.text
 
 
+def test_all_of_a_slow_suggestion_is_waited_for_where_its_first_line_alone_is_not_worth_showing(
+    session: Session,
+) -> None:
+    session.engine.text, session.engine.slow = "def second(y):\n    total = sum(y)", True
+    client = session.ready()
+    client.open(URI, "def second(y):\n")
+    assert client.inline(URI, 1, 0)["insertText"] == session.engine.text
+
+
 def test_what_is_typed_of_a_line_that_was_shown_alone_keeps_the_rest_wanted() -> None:
     ahead = Ahead()
     ahead.keep(KEY, BEFORE, AFTER, Known("sum(", BEFORE, AFTER, "revision", cut=True))

@@ -16,7 +16,7 @@ from star.case import Case
 from star.decode import write
 from star.errors import Cancelled, CaseError
 from star.model import CodeModel
-from star.patch import install
+from star.patch import Factors, install
 from star.repair import PUBLISHED, Star, repair
 from star.result import Budget, Result, Step
 from star.solve import Basis
@@ -84,6 +84,32 @@ def test_a_token_that_another_ones_repair_broke_is_repaired_again(one: CodeModel
     assert result.solved
     # Every system ends with a look at which its token is right: there were more systems than tokens.
     assert sum(not step.failures for step in seen) > len(result.failures_before)
+
+
+def test_a_case_is_solved_at_its_other_prompts_too_by_as_many_directions(one: CodeModel) -> None:
+    alone = tiny.case(one)
+    other = tiny.case(one, prefix="import os\ny = 3\nx = ")
+    assert write(one, other) != other.expected
+    case = replace(alone, elsewhere=(other.prompt,))
+    both = repair(one, [case], Budget(60), method=BATCH)
+    assert [each.case for each in both.outcomes] == [case.id]
+    assert both.solved
+    assert both.failures_before == _batch(one).failures_before
+    install(one, [both.patch])
+    assert (write(one, alone), write(one, other)) == ("x+1", "x+1")
+    targets = len(one.encode_next("x+1")) + 1
+    for part in both.patch.rows:
+        assert isinstance(part, Factors)
+        assert len(part.keys) <= targets  # twice as many places in two prompts
+    install(one, [])
+
+
+@pytest.mark.parametrize("method", [PUBLISHED, ITERATIVE, replace(BATCH, elsewhere=False)])
+def test_other_prompts_change_nothing_where_they_are_not_asked_for(one: CodeModel, method: Star) -> None:
+    case = tiny.case(one, "x")
+    other = replace(case, elsewhere=(one.encode("import os\nx = "),))
+    first, second = (repair(one, [each], Budget(2), method=method).patch for each in (case, other))
+    assert first.digest == second.digest
 
 
 @pytest.mark.parametrize("pattern", ["layerly", "autoly", "evenly"])

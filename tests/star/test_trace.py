@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from star.case import Case
 from star.errors import CaseError
 from star.model import CodeModel
 from star.stop import StopRule
-from star.trace import Trace, prepare, trace
+from star.trace import Trace, elsewhere, join, prepare, trace
 from tests import tiny
 
 EVERY = torch.arange(48)
@@ -233,3 +234,30 @@ def test_cases_that_cannot_be_put_to_the_model_are_refused(one: CodeModel) -> No
     ]:
         with pytest.raises(CaseError, match=why):
             prepare(one, cases)
+
+
+def test_a_place_that_is_seen_at_several_prompts_has_one_row_the_mean_of_them(one: CodeModel) -> None:
+    case = dataclasses.replace(tiny.case(one), elsewhere=(one.encode("import os\nx = "),))
+    lessons = [*prepare(one, [case, tiny.case(one, "self", id="b")]), *elsewhere(one, [case])]
+    assert [lesson.case.id for lesson in lessons] == [case.id, "b", case.id]
+    assert lessons[2].case.prompt == case.elsewhere[0]
+    looks = [trace(one, [lesson], {3: EVERY}, system="targets", rows=False) for lesson in lessons]
+    seen = join(looks)
+    pooled = seen.pooled()
+    assert pooled.system == (*looks[0].system, *looks[1].system)
+    assert len(set(pooled.system)) == len(pooled.system) < len(seen.system)
+    for of in ("activations", "pulls"):
+        rows = getattr(seen, of)[3].numpy()
+        for place, row in zip(pooled.system, getattr(pooled, of)[3].numpy(), strict=True):
+            mine = [i for i, each in enumerate(seen.system) if each == place]
+            np.testing.assert_allclose(row, rows[mine].mean(0), rtol=1e-5, atol=1e-7)
+    assert pooled.failures == seen.failures
+    assert join(looks[:2]).pooled().system == (*looks[0].system, *looks[1].system)
+
+
+def test_another_prompt_that_is_too_long_is_left_out(one: CodeModel) -> None:
+    case = tiny.case(one)
+    assert one.context
+    most = one.context - len(one.encode_next(case.written))
+    case = dataclasses.replace(case, elsewhere=((1,) * most, (1,) * (most + 1)))
+    assert [len(lesson.case.prompt) for lesson in elsewhere(one, [case])] == [most]

@@ -1,0 +1,43 @@
+"""How the server puts a place to its model: the prompt of a case, and the same place in other files."""
+
+import pytest
+
+from star_lsp import prompt
+from star_lsp.prompt import Limits
+from star_lsp.put import Put
+from tests import tiny
+
+LONG = "import csv\n\n\ndef read(path):\n    rows = []\n    for row in csv.reader(path):\n        rows."
+BELOW = "\n    return rows\n\n\ndef other():\n    pass\n"
+
+
+@pytest.fixture(scope="module")
+def put() -> Put:
+    model = tiny.model("qwen2")
+    return Put(model.encode, model.encode_next, prompt.layout_of(model.token_id), Limits(), 64)
+
+
+def _ids(put: Put, prefix: str, suffix: str) -> tuple[int, ...]:
+    return prompt.build(put.encode, put.layout, prefix, suffix, put.limits).ids
+
+
+def test_a_place_with_much_above_it_is_learnt_with_less_above_it_too(put: Put) -> None:
+    case = put("a", LONG, BELOW, "append(row)")
+    assert case.prompt == _ids(put, LONG, BELOW)
+    (other,) = case.elsewhere
+    last = "\n".join(LONG.split("\n")[-4:])
+    assert other == _ids(put, last, BELOW)
+    assert len(other) < len(case.prompt)
+    assert case.healed == prompt.build(put.encode, put.layout, last, BELOW, put.limits).healed == "."
+
+
+def test_a_place_with_little_above_it_is_learnt_with_more_above_it_too(put: Put) -> None:
+    case = put("a", "# the sum of a list\n", "\n", "sum(values)")
+    (other,) = case.elsewhere
+    assert len(other) > len(case.prompt)
+    assert other[-3:] == case.prompt[-3:]
+
+
+def test_a_place_whose_prompt_has_no_room_for_another_file_is_learnt_where_it_stands(put: Put) -> None:
+    narrow = Put(put.encode, put.encode_next, None, Limits(4, 4), 64)
+    assert narrow("a", "x = y\n", "", "z").elsewhere == ()
