@@ -334,13 +334,12 @@ class _Loop:
 
     def _guard(self, layer: int, seen: Trace) -> Guard | None:
         """What the least norm spares: the prompts themselves, and ordinary code."""
-        own = seen.ordinary[layer]
-        ordinary = (
-            self._basis.ordinary[layer].inputs[:, self._draft.neurons[layer]]
-            if self._method.natural
-            else None
-        )
-        return sparing(own if self._method.weigh else own[:0], ordinary)
+        own = seen.ordinary[layer] if self._method.weigh else seen.ordinary[layer][:0]
+        if not self._method.natural:
+            return sparing(own)
+        chosen, inputs = self._draft.neurons[layer], self._basis.ordinary[layer].inputs
+        whole = len(chosen) == inputs.shape[1]
+        return sparing(own, inputs[:, chosen], self._basis.gram(layer) if whole else None)
 
 
 def _place(failure: Failure) -> Place:

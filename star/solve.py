@@ -52,6 +52,7 @@ class Basis:
         #: By layer, how ordinary code uses its output projection, where that was asked for.
         self.ordinary = dict(ordinary or {})
         self._damped: dict[int, Float[Tensor, "d d"]] = {}
+        self._grams: dict[int, Float[Tensor, "r r"]] = {}
 
     def learn(self, layers: Sequence[int], cancelled: Callable[[], bool] = lambda: False) -> None:
         """Have how ordinary code uses some layers ready, by the base without patches (seconds, once).
@@ -69,6 +70,13 @@ class Basis:
         if layer not in self._damped:
             self._damped[layer] = damped(self.ordinary[layer].outputs)
         return self._damped[layer]
+
+    def gram(self, layer: int) -> Float[Tensor, "r r"]:
+        """How the inputs of ordinary code answer one another at a layer that was learnt, fp64; made once."""
+        if layer not in self._grams:
+            inputs = self.ordinary[layer].inputs.double()
+            self._grams[layer] = inputs @ inputs.T
+        return self._grams[layer]
 
     def rows(self, tokens: Sequence[int]) -> Float[Tensor, "n d"]:
         """The basis vectors of some tokens, ``(n, d)``."""
@@ -142,30 +150,35 @@ def natural(
     return scaled.float()
 
 
-def sparing(own: Float[Tensor, "m f"], ordinary: Float[Tensor, "r f"] | None = None) -> Guard | None:
+def sparing(
+    own: Float[Tensor, "m f"],
+    ordinary: Float[Tensor, "r f"] | None = None,
+    gram: Float[Tensor, "r r"] | None = None,
+) -> Guard | None:
     """The guard of a norm that is how much other activations would move; None where there are none.
 
     ``M = (UᵀU / m + BᵀB + ε I)⁻¹``, U the prompt's ``own``, BᵀB the second moment of ``ordinary`` ones, ε a
     tenth of the mean diagonal, so that what hardly ever fires may be used, and what always does is spared.
-    Through the smaller of two Gram matrices (Woodbury's identity).
+    Through the smaller of two Gram matrices (Woodbury's identity), of which ``gram`` is ``B Bᵀ`` where that
+    is known.
     """
-    scaled = own.double() / max(len(own), 1) ** 0.5
+    rows = [own.double() / max(len(own), 1) ** 0.5]
     if ordinary is not None:
-        scaled = torch.cat([scaled, ordinary.double()])
+        rows.append(ordinary.double())
+    scaled = torch.cat(rows)
     if not scaled.any():
         return None
     floor = _FLOOR * scaled.square().sum(0).mean()
-    rows, inner = scaled.shape
+    count, inner = scaled.shape
+    if inner <= count:
+        whole = floor * torch.eye(inner, dtype=scaled.dtype) + scaled.T @ scaled
+        return lambda columns: torch.linalg.solve(whole, columns)
+    beside = scaled @ rows[0].T
+    last = scaled @ scaled[len(own) :].T if gram is None else torch.cat([beside[len(own) :].T, gram])
+    small = floor * torch.eye(count, dtype=scaled.dtype) + torch.cat([beside, last], 1)
 
     def guard(columns: Tensor) -> Tensor:
-        solved: Tensor
-        if inner <= rows:
-            solved = torch.linalg.solve(
-                floor * torch.eye(inner, dtype=scaled.dtype) + scaled.T @ scaled, columns
-            )
-        else:
-            small = floor * torch.eye(rows, dtype=scaled.dtype) + scaled @ scaled.T
-            solved = (columns - scaled.T @ torch.linalg.solve(small, scaled @ columns)) / floor
+        solved: Tensor = (columns - scaled.T @ torch.linalg.solve(small, scaled @ columns)) / floor
         return solved
 
     return guard

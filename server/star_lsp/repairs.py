@@ -307,7 +307,7 @@ class Repairs:
         )  # fmt: skip
         if isinstance(answer, jobs.Failed):
             without = ", ".join(repair.without)
-            unchecked = f"What is left without {without} could not be checked; it is at the next start. "
+            unchecked = f"What is left without {without} could not be checked; it is tried again later. "
             return "cancelled" if answer.cancelled else unchecked + answer.reason
         if answer.broken:
             self._listener.changed(["cases"])

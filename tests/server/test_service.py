@@ -303,7 +303,7 @@ def test_a_check_that_fails_is_said_and_made_after_the_next_start(tmp_path: Path
     def said() -> bool:
         ends = [each["value"].get("message") or "" for each in client.of("$/progress")]
         return any(
-            f"without {patch} could not be checked; it is at the next start. The" in end for end in ends
+            f"without {patch} could not be checked; it is tried again later. The" in end for end in ends
         )
 
     client.until(said, "the failure")

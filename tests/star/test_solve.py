@@ -68,6 +68,22 @@ def test_the_weighed_delta_is_that_of_numpy_and_moves_the_ordinary_least(ordinar
     assert np.linalg.norm(ordinary @ delta) < np.linalg.norm(ordinary @ plain)
 
 
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(("own_rows", "rows"), [(3, 5), (0, 5), (3, 40)])
+def test_the_prompt_and_ordinary_code_are_spared_together_as_numpy_says(
+    own_rows: int, rows: int, known: bool
+) -> None:
+    rng = np.random.default_rng(rows)
+    own, other = rng.normal(size=(own_rows, 12)), rng.normal(size=(rows, 12)) * np.linspace(0.1, 3, 12)
+    moment = own.T @ own / max(own_rows, 1) + other.T @ other
+    inverse = np.linalg.inv(moment + 0.1 * np.trace(moment) / 12 * np.eye(12))
+    columns = rng.normal(size=(12, 4))
+    gram = torch.tensor(other @ other.T) if known else None
+    guard = sparing(torch.tensor(own), torch.tensor(other), gram)
+    assert guard
+    assert np.allclose(guard(torch.tensor(columns)).numpy(), inverse @ columns, rtol=1e-6, atol=1e-9)
+
+
 def test_the_basis_is_the_rows_of_the_pseudo_inverse_with_the_final_gain_folded_in(model: CodeModel) -> None:
     norm = tensor_at(model.network, model.family.norm).weight.double().numpy()
     gain = 1 + norm if model.network.config.model_type.startswith("gemma") else norm
