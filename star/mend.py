@@ -109,12 +109,12 @@ def _ways(
 ) -> Iterator[tuple[Star, Sequence[Case]]]:
     """The ways to try, one after another, by what stood against the last one.
 
-    As asked; then with less of the promise given up where the steps were not enough, together with the
-    cases that broke, and more gently where too much else moved.
+    As asked; then, where the steps were not enough, where it was flagged alone and with less of the promise
+    given up; together with the cases that broke, and more gently where too much else moved.
     """
     yield method, cases
     if attempts[-1].verdict.passed:
-        yield replace(method, ridge=method.ridge / 10), cases
+        yield replace(method, elsewhere=False, ridge=method.ridge / 10), cases
         return
     together = list(cases)
     for _ in range(_ROUNDS):

@@ -47,6 +47,15 @@ def test_a_refused_repair_is_made_more_gently_and_every_attempt_is_told(one: Cod
     assert rates == [STRONG.rate, STRONG.rate / 2, STRONG.rate / 4]
 
 
+def test_what_contradicts_another_case_elsewhere_is_learnt_where_it_was_flagged_alone(one: CodeModel) -> None:
+    other = tiny.case(one, "x-1", prefix="import os\ny = ", id="b")
+    case = replace(tiny.case(one), elsewhere=(other.prompt,) * 3)
+    attempts = mend(one, [case, other], _guarded(one, ALL), lambda: Budget(8), method=STRONG)
+    assert [attempt.method.elsewhere for attempt in attempts] == [True, False]
+    assert not attempts[0].result.solved
+    assert attempts[-1].result.solved
+
+
 def test_the_model_is_left_as_it_was_found(one: CodeModel) -> None:
     before = [one.projection(layer).weight.data.clone() for layer in range(one.depth)]
     mend(one, [tiny.case(one)], _guarded(one, ALL), lambda: Budget(60), method=STRONG)
