@@ -12,11 +12,11 @@ __all__ = ["Put"]
 
 #: So many lines, the cursor's last, are what a place rests on in any file.
 _LINES = 4
-#: Of our own writing, above a place that has no more than these.
-_ABOVE = """import os
-import sys
-
-"""
+#: Of our own writing, each above a place that has no more than these.
+_ABOVE = (
+    "import os\nimport sys\n\n",
+    "def total(values):\n    return sum(values)\n\n\n",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,17 @@ class Put:
                 f"The expected text has {tokens} tokens and a completion at most {self.max_tokens}; "
                 "shorten it, or raise completion.maxTokens."
             )
-        other = prompt.build(self.encode, self.layout, *_elsewhere(built.prefix, built.suffix), self.limits)
-        elsewhere = (other.ids,) if other.healed == built.healed and other.ids != built.ids else ()
+        others = [
+            prompt.build(self.encode, self.layout, left, built.suffix, self.limits)
+            for left in _elsewhere(built.prefix)
+        ]
+        elsewhere = tuple(
+            each.ids for each in others if each.healed == built.healed and each.ids != built.ids
+        )
         return Case(id_, built.ids, shown, stop, built.healed, elsewhere)
 
 
-def _elsewhere(prefix: str, suffix: str) -> tuple[str, str]:
-    """The same place in another file: with less around it or, where there is not much, with more above it."""
+def _elsewhere(prefix: str) -> list[str]:
+    """What else could stand left of a place: less of it or, where there is not much, more above it."""
     lines = prefix.split("\n")
-    return ("\n".join(lines[-_LINES:]) if len(lines) > _LINES else _ABOVE + prefix), suffix
+    return ["\n".join(lines[-_LINES:])] if len(lines) > _LINES else [above + prefix for above in _ABOVE]

@@ -33,9 +33,10 @@ def test_a_place_with_much_above_it_is_learnt_with_less_above_it_too(put: Put) -
 
 def test_a_place_with_little_above_it_is_learnt_with_more_above_it_too(put: Put) -> None:
     case = put("a", "# the sum of a list\n", "\n", "sum(values)")
-    (other,) = case.elsewhere
-    assert len(other) > len(case.prompt)
-    assert other[-3:] == case.prompt[-3:]
+    assert len(set(case.elsewhere)) == 2
+    for other in case.elsewhere:
+        assert len(other) > len(case.prompt)
+        assert other[-3:] == case.prompt[-3:]
 
 
 def test_a_place_whose_prompt_has_no_room_for_another_file_is_learnt_where_it_stands(put: Put) -> None:
