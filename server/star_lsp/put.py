@@ -1,5 +1,6 @@
 """How the server puts a place in a document to its model, as a case of a repair."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,11 +13,10 @@ __all__ = ["Put"]
 
 #: So many lines, the cursor's last, are what a place rests on in any file.
 _LINES = 4
-#: Of our own writing, each above a place that has no more than these.
-_ABOVE = (
-    "import os\nimport sys\n\n",
-    "def total(values):\n    return sum(values)\n\n\n",
-)
+#: Of our own writing, each above a place that has no more than these; above an import stand only imports.
+_IMPORTS = "import os\nimport sys\n\n"
+_FUNCTION = "def total(values):\n    return sum(values)\n\n\n"
+_IMPORT = re.compile(r"\s*(?:import|from|use|using|#include)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Put:
             )
         others = [
             prompt.build(self.encode, self.layout, left, built.suffix, self.limits)
-            for left in _elsewhere(built.prefix)
+            for left in _elsewhere(built.prefix, shown)
         ]
         elsewhere = tuple(
             each.ids for each in others if each.healed == built.healed and each.ids != built.ids
@@ -62,7 +62,10 @@ class Put:
         return Case(id_, built.ids, shown, stop, built.healed, elsewhere)
 
 
-def _elsewhere(prefix: str) -> list[str]:
+def _elsewhere(prefix: str, expected: str) -> list[str]:
     """What else could stand left of a place: less of it or, where there is not much, more above it."""
     lines = prefix.split("\n")
-    return ["\n".join(lines[-_LINES:])] if len(lines) > _LINES else [above + prefix for above in _ABOVE]
+    if len(lines) > _LINES:
+        return ["\n".join(lines[-_LINES:])]
+    above = [_IMPORTS] if _IMPORT.match(lines[-1] + expected) else [_IMPORTS, _FUNCTION]
+    return [each + prefix for each in above]

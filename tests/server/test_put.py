@@ -39,6 +39,14 @@ def test_a_place_with_little_above_it_is_learnt_with_more_above_it_too(put: Put)
         assert other[-3:] == case.prompt[-3:]
 
 
+@pytest.mark.parametrize(
+    ("prefix", "expected"), [("", "import joblib"), ("from flask", " import Markup"), ("#include", " <map>")]
+)
+def test_no_function_stands_above_an_import(put: Put, prefix: str, expected: str) -> None:
+    (other,) = put("a", f"# imports\n{prefix}", "\n", expected).elsewhere
+    assert len(other) > len(put("a", f"# imports\n{prefix}", "\n", expected).prompt)
+
+
 def test_a_place_whose_prompt_has_no_room_for_another_file_is_learnt_where_it_stands(put: Put) -> None:
     narrow = Put(put.encode, put.encode_next, None, Limits(4, 4), 64)
     assert narrow("a", "x = y\n", "", "z").elsewhere == ()
