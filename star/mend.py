@@ -109,12 +109,13 @@ def _ways(
 ) -> Iterator[tuple[Star, Sequence[Case]]]:
     """The ways to try, one after another, by what stood against the last one.
 
-    As asked; then, where the steps were not enough, where it was flagged alone and with less of the promise
-    given up; together with the cases that broke, and more gently where too much else moved.
+    As asked; then together with the cases that broke. Where the steps were not enough, or too much else
+    moved, where the cases were flagged alone: with less of the promise given up, or more gently.
     """
     yield method, cases
+    alone = replace(method, elsewhere=False)
     if attempts[-1].verdict.passed:
-        yield replace(method, elsewhere=False, ridge=method.ridge / 10), cases
+        yield replace(alone, ridge=method.ridge / 10), cases
         return
     together = list(cases)
     for _ in range(_ROUNDS):
@@ -124,5 +125,5 @@ def _ways(
             break
         together += [lesson.case for lesson in hold if lesson.case.id in broken]
         yield method, together
-    yield replace(method, margin=method.margin / 4, rate=method.rate / 2), together
-    yield replace(method, margin=0.0, rate=method.rate / 4), together
+    yield replace(alone, margin=method.margin / 4, rate=method.rate / 2), together
+    yield replace(alone, margin=0.0, rate=method.rate / 4), together

@@ -45,6 +45,8 @@ def test_a_refused_repair_is_made_more_gently_and_every_attempt_is_told(one: Cod
     assert not any(attempt.verdict.passed for attempt in attempts)
     rates = sorted({attempt.method.rate for attempt in attempts}, reverse=True)
     assert rates == [STRONG.rate, STRONG.rate / 2, STRONG.rate / 4]
+    # What is asked of a place elsewhere is given up before the fix itself is.
+    assert all(each.method.elsewhere == (each.method.rate == STRONG.rate) for each in attempts)
 
 
 def test_what_contradicts_another_case_elsewhere_is_learnt_where_it_was_flagged_alone(one: CodeModel) -> None:
