@@ -338,7 +338,7 @@ def _beside(model: CodeModel, projection: Int8Linear, added: "_Sum") -> Beside:
     rows[torch.searchsorted(index, moved)] += delta
     if not (few and added.rank):
         return Beside(index, rows)
-    return Beside(index, rows, *added.factors(model.neurons))
+    return Beside(index, rows, added.factors(model.neurons))
 
 
 class _Sum:

@@ -41,8 +41,7 @@ class Beside:
 
     neurons: Int[Tensor, " k"]
     rows: Float[Tensor, "k o"]
-    keys: Float[Tensor, "r i"] | None = None
-    values: Float[Tensor, "r o"] | None = None
+    factors: tuple[Float[Tensor, "r i"], Float[Tensor, "r o"]] | None = None
 
 
 class Int8Linear(nn.Module):
@@ -91,8 +90,9 @@ class Int8Linear(nn.Module):
         made = self._compiled(given) if way() == "compiled" else self._of_digits(given)
         if self.beside is not None:
             made.addmm_(given.index_select(1, self.beside.neurons), self.beside.rows)
-            if self.beside.keys is not None and self.beside.values is not None:
-                made.addmm_(given @ self.beside.keys.T, self.beside.values)
+            if self.beside.factors:
+                keys, values = self.beside.factors
+                made.addmm_(given @ keys.T, values)
         return made
 
     def told(self) -> Any:
@@ -105,10 +105,10 @@ class Int8Linear(nn.Module):
         if self.beside is not None:
             row[tables.COUNT], row[tables.NEURONS] = len(self.beside.neurons), self.beside.neurons.data_ptr()
             row[tables.ROWS] = self.beside.rows.data_ptr()
-            if self.beside.keys is not None and self.beside.values is not None:
-                row[tables.RANK] = len(self.beside.keys)
-                row[tables.OF_KEYS] = self.beside.keys.data_ptr()
-                row[tables.OF_VALUES] = self.beside.values.data_ptr()
+            if self.beside.factors:
+                keys, values = self.beside.factors
+                row[tables.RANK] = len(keys)
+                row[tables.OF_KEYS], row[tables.OF_VALUES] = keys.data_ptr(), values.data_ptr()
         return row
 
     def _compiled(self, given: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
@@ -173,9 +173,10 @@ class Int8Linear(nn.Module):
             weight *= self.lift
         if beside is not None:
             weight[:, beside.neurons] += beside.rows.T
-            if beside.keys is not None and beside.values is not None:
+            if beside.factors:
+                keys, values = beside.factors
                 # In fp64 the sum is exact (patch.py), whatever its order.
-                weight += (beside.values.T.double() @ beside.keys.double()).float()
+                weight += (values.T.double() @ keys.double()).float()
         return weight
 
     def extra_repr(self) -> str:
@@ -250,8 +251,9 @@ class _Product(torch.autograd.Function):
             total *= ctx.linear.lift
         if beside is not None:
             total[:, beside.neurons] += rows @ beside.rows.T
-            if beside.keys is not None and beside.values is not None:
-                total.addmm_(rows @ beside.values.T, beside.keys)
+            if beside.factors:
+                keys, values = beside.factors
+                total.addmm_(rows @ values.T, keys)
         return total, None
 
 

@@ -247,7 +247,8 @@ class _Loop:
             Cancelled.check(self._cancelled)
             looks = dict(best)
             right = [each for each in range(len(lessons)) if not self._is_open(best.get(each))]
-            self._look(looks, lessons, sorted({*range(len(lessons))} - {*right}), only, system)
+            wrong = [each for each in range(len(lessons)) if each not in right]
+            self._look(looks, lessons, wrong, only, system)
             again = right and not any(look.failures for look in looks.values())
             if again:  # what was right is asked only when nothing else fails: it was told to stay still
                 self._look(looks, lessons, right, only, system)

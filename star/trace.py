@@ -100,23 +100,26 @@ def prepare(model: CodeModel, cases: Sequence[Case], lowest_layer: int = 0) -> t
             raise CaseError(f"Case {case.id} was named twice; name each case once.")
         if not case.prompt:
             raise CaseError(f"Case {case.id} has an empty prompt; write some code before its place.")
-        model.check_length(len(case.prompt) + len(model.encode_next(case.written)))
-        lessons[case.id] = _lesson(model, case, lowest_layer)
+        expected = model.encode_next(case.written)
+        model.check_length(len(case.prompt) + len(expected))
+        lessons[case.id] = _lesson(model, case, expected, lowest_layer)
     return tuple(lessons.values())
 
 
 def elsewhere(model: CodeModel, cases: Sequence[Case], lowest_layer: int = 0) -> tuple[Lesson, ...]:
     """The same cases at their other prompts, as ``prepare`` makes them; those too long are left out."""
-    return tuple(
-        _lesson(model, replace(case, prompt=prompt), lowest_layer)
-        for case in cases
-        for prompt in case.elsewhere
-        if model.fits(len(prompt) + len(model.encode_next(case.written)))
-    )
+    lessons = []
+    for case in cases:
+        expected = model.encode_next(case.written)
+        lessons += [
+            _lesson(model, replace(case, prompt=prompt), expected, lowest_layer)
+            for prompt in case.elsewhere
+            if model.fits(len(prompt) + len(expected))
+        ]
+    return tuple(lessons)
 
 
-def _lesson(model: CodeModel, case: Case, lowest_layer: int) -> Lesson:
-    expected = model.encode_next(case.written)
+def _lesson(model: CodeModel, case: Case, expected: tuple[int, ...], lowest_layer: int) -> Lesson:
     return Lesson(case, expected, model.trunk(case.prompt + expected, lowest_layer))
 
 

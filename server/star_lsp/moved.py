@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from star_lsp.errors import StoreError
-from star_lsp.patch_file import parts
+from star_lsp.patch_file import deltas
 from star_lsp.protocol import MovedLayer, MovedNeuron
 
 __all__ = ["moved"]
@@ -22,21 +22,16 @@ def moved(path: Path, width: int = 0) -> list[MovedLayer]:
         StoreError: the file is gone, or damaged.
     """
     import numpy  # a handler must not wait for it
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     layers = []
     try:
-        with safe_open(path, "np") as file:
-            for layer, (neurons, *others) in parts(file):
-                wide = [each.astype(numpy.float64) for each in others]
-                delta = wide[0] if len(wide) == 1 else (wide[0].T / 2**15) @ wide[1]
-                norms = numpy.linalg.norm(delta, axis=1)
-                most = [
-                    MovedNeuron(int(neurons[row]), float(norms[row])) for row in (-norms).argsort()[:_MOST]
-                ]
-                norm = math.sqrt(float((norms**2).sum()))
-                least = int(neurons.max(initial=-1)) + 1
-                layers.append(MovedLayer(layer, len(neurons), max(width, least), norm, most))
+        for layer, neurons, delta in deltas(path):
+            norms = numpy.linalg.norm(delta, axis=1)
+            most = [MovedNeuron(int(neurons[row]), float(norms[row])) for row in (-norms).argsort()[:_MOST]]
+            norm = math.sqrt(float((norms**2).sum()))
+            least = int(neurons.max(initial=-1)) + 1
+            layers.append(MovedLayer(layer, len(neurons), max(width, least), norm, most))
     except FileNotFoundError as error:
         raise StoreError(
             f"The file of patch {path.stem} is not there any more ({path}), so what it moved cannot be told; "

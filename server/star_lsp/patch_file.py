@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["identity", "parts"]
+__all__ = ["deltas", "identity"]
+
+#: Keys are whole numbers of this.
+_KEY = 2.0**-15
 
 
 def identity(path: Path) -> tuple[str, str]:
@@ -20,14 +23,28 @@ def identity(path: Path) -> tuple[str, str]:
     with safe_open(path, "np") as file:
         base = str((file.metadata() or {}).get("base"))
         digest = hashlib.sha256(base.encode())
-        for layer, (neurons, *others) in parts(file):
+        for layer, (neurons, *others) in _parts(file):
             digest.update(f"{layer} {' '.join(str(each.shape) for each in others)}".encode())
             for each in (neurons.astype(numpy.int64), *others):
                 digest.update(numpy.ascontiguousarray(each).tobytes())
     return base, digest.hexdigest()
 
 
-def parts(file: Any) -> Iterator[tuple[int, list[Any]]]:
+def deltas(path: Path) -> Iterator[tuple[int, Any, Any]]:
+    """The layers of a patch, ascending: each with its neurons, and what is added to their rows, in fp64.
+
+    Raises:
+        OSError, SafetensorError, ValueError, KeyError: it cannot be read, or is no patch.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        for layer, (neurons, *others) in _parts(file):
+            first, *values = (each.astype("float64") for each in others)
+            yield layer, neurons, (first.T * _KEY) @ values[0] if values else first
+
+
+def _parts(file: Any) -> Iterator[tuple[int, list[Any]]]:
     """The layers of an open file, ascending: each with its neurons, and their rows, or keys and values."""
     names = set(file.keys())
     for layer in sorted(int(name.split(".")[0]) for name in names if name.endswith(".neurons")):

@@ -68,18 +68,21 @@ def test_the_same_is_written_whatever_was_typed_and_asked_before(folder: Path) -
     assert asyncio.run(run()) == [_alone(folder, [], typed) for typed in texts]
 
 
-def test_what_eight_editors_have_read_is_not_read_again(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[int] = []
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens each run of a model has read, as it goes on."""
+    counts: list[int] = []
     real = KVCache.read
 
     def counted(cache: KVCache, ids: Sequence[int], keep: int) -> torch.Tensor:
-        read.append(len(ids))
+        counts.append(len(ids))
         return real(cache, ids, keep)
 
     monkeypatch.setattr(KVCache, "read", counted)
+    return counts
 
+
+def test_what_eight_editors_have_read_is_not_read_again(folder: Path, read: list[int]) -> None:
     async def run() -> tuple[int, int]:
         engine = Engine()
         try:
@@ -170,21 +173,12 @@ def test_more_documents_than_are_kept_are_served_all_the_same(folder: Path) -> N
     assert asyncio.run(run()) == {_alone(folder, [], "return ")}
 
 
-def test_what_was_read_ahead_is_not_read_again_and_changes_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[int] = []
-    real = KVCache.read
-
-    def counted(cache: KVCache, ids: Sequence[int], keep: int) -> torch.Tensor:
-        read.append(len(ids))
-        return real(cache, ids, keep)
-
+def test_what_was_read_ahead_is_not_read_again_and_changes_nothing(folder: Path, read: list[int]) -> None:
     async def run() -> tuple[str, list[int]]:
         engine = Engine()
         try:
             await engine.load(folder, [])
-            monkeypatch.setattr(KVCache, "read", counted)
+            read.clear()
             ahead = Request(PREFIX, SUFFIX, Limits(), 0, 60_000, "a", ahead=True)
             assert not (await engine.complete(ahead, threading.Event())).text
             assert sum(read) > 20
@@ -196,7 +190,6 @@ def test_what_was_read_ahead_is_not_read_again_and_changes_nothing(
 
     text, after = asyncio.run(run())
     assert set(after) <= {1, 2, 3, 4}  # each token that is written, and those that are tried behind it
-    monkeypatch.undo()
     assert text == _alone(folder, [], "")
 
 

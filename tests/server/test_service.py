@@ -44,6 +44,15 @@ def items(client: Client, count: int = 2) -> list[Any]:
     return [client.inline(URI, 1, character) for character in range(12, 12 - count, -1)]
 
 
+def two_solved(session: Session) -> tuple[Client, str, str]:
+    """Two flagged cases, each solved by a patch of its own, and nothing under way any more."""
+    client = start(session)
+    first, second = [client.flag(item, "max(y)") for item in items(client)]
+    client.until_case(second, "solved")
+    client.until_state("ready")
+    return client, first, second
+
+
 def schedule(client: Client, name: str) -> None:
     client.notify("workspace/didChangeConfiguration", {"settings": {"repair": {"schedule": name}}})
 
@@ -197,10 +206,7 @@ def test_what_leaned_on_a_reverted_patch_is_found_and_repaired_again_and_the_dev
     session: Session,
 ) -> None:
     actor.script(session.model, "solve", "solve", "break", "solve")
-    client = start(session)
-    first, second = [client.flag(item, "max(y)") for item in items(client)]
-    client.until_case(second, "solved")
-    client.until_state("ready")
+    client, first, second = two_solved(session)
     old = client.case(second)["patchId"]
     gone, told = client.case(first)["patchId"], len(client.told)
     client.command("revert", caseId=first)
@@ -218,10 +224,7 @@ def test_what_leaned_on_a_reverted_patch_is_found_and_repaired_again_and_the_dev
 
 
 def test_a_check_that_a_crash_cut_off_is_made_after_the_next_start(tmp_path: Path, session: Session) -> None:
-    client = start(session)
-    first, second = [client.flag(item, "max(y)") for item in items(client)]
-    client.until_case(second, "solved")
-    client.until_state("ready")
+    client, first, second = two_solved(session)
     patch, old = (client.case(id_)["patchId"] for id_ in (first, second))
     assert session.service.store.deactivate([patch], [first])  # and nobody has come to check it
     actor.script(session.model, "solve", "solve", "break", "solve")
@@ -237,10 +240,7 @@ def test_a_check_that_a_crash_cut_off_is_made_after_the_next_start(tmp_path: Pat
 
 def test_a_check_that_another_process_has_left_is_made_without_a_restart(session: Session) -> None:
     actor.script(session.model, "solve", "solve", "break", "solve")
-    client = start(session)
-    first, second = [client.flag(item, "max(y)") for item in items(client)]
-    client.until_case(second, "solved")
-    client.until_state("ready")
+    client, first, second = two_solved(session)
     patch, old = (client.case(id_)["patchId"] for id_ in (first, second))
     other = Store(session.data)
     assert other.deactivate([patch], [first])  # and nothing more is heard of that process
@@ -252,10 +252,7 @@ def test_a_check_that_another_process_has_left_is_made_without_a_restart(session
 
 
 def test_a_check_that_another_process_makes_is_waited_for_and_not_made_again(session: Session) -> None:
-    client = start(session)
-    first, second = [client.flag(item, "max(y)") for item in items(client)]
-    client.until_case(second, "solved")
-    client.until_state("ready")
+    client, first, _ = two_solved(session)
     patch, base = client.case(first)["patchId"], "base-qwen2.5-coder-0.5b"
     other = Store(session.data)
     with FileLock(session.data / "repair.lock"):  # as it has that is at work
@@ -270,10 +267,7 @@ def test_a_check_that_another_process_makes_is_waited_for_and_not_made_again(ses
 
 def test_a_check_that_is_cancelled_is_not_made_again_as_the_store_changed_meanwhile(session: Session) -> None:
     actor.script(session.model, "solve", "solve", "sleep", "solve")
-    client = start(session)
-    first, second = [client.flag(item, "max(y)") for item in items(client)]
-    client.until_case(second, "solved")
-    client.until_state("ready")
+    client, first, second = two_solved(session)
     client.command("revert", caseId=first)
     client.until(lambda: len(actor.heard(session.model)) == 3, "the check")
     other = Store(session.data)
@@ -293,10 +287,7 @@ def test_a_check_that_is_cancelled_is_not_made_again_as_the_store_changed_meanwh
 
 def test_a_check_that_fails_is_said_and_made_after_the_next_start(tmp_path: Path, session: Session) -> None:
     actor.script(session.model, "solve", "solve", "die", "die", "solve")
-    client = start(session)
-    first, second = [client.flag(item, "max(y)") for item in items(client)]
-    client.until_case(second, "solved")
-    client.until_state("ready")
+    client, first, second = two_solved(session)
     patch = client.case(first)["patchId"]
     client.command("revert", caseId=first)
 

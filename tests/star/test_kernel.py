@@ -46,7 +46,7 @@ def _layer(inputs: int, outputs: int, seed: int, more: bool) -> Int8Linear:
     beside = Beside(some, torch.randn(len(some), outputs, generator=drawn))
     if seed % 2:
         keys = torch.randn(3, inputs, generator=drawn)
-        beside = replace(beside, keys=keys, values=torch.randn(3, outputs, generator=drawn))
+        beside = replace(beside, factors=(keys, torch.randn(3, outputs, generator=drawn)))
     return Int8Linear(
         numbers,
         scale,
@@ -66,8 +66,9 @@ def _by_numpy(layer: Int8Linear, rows: torch.Tensor) -> np.ndarray:
     made = made * (reach.astype(float) / kernel.LARGEST)
     if layer.beside is not None:
         made += x[:, layer.beside.neurons.numpy()].astype(float) @ layer.beside.rows.numpy()
-        if layer.beside.keys is not None:
-            made += (x.astype(float) @ layer.beside.keys.numpy().T) @ layer.beside.values.numpy()
+        if layer.beside.factors:
+            keys, values = layer.beside.factors
+            made += (x.astype(float) @ keys.numpy().T) @ values.numpy()
     return made if layer.bias is None else made + layer.bias.numpy()
 
 

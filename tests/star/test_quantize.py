@@ -59,7 +59,7 @@ def _made(seed: int, rows: int, outputs: int, inputs: int) -> tuple[Int8Linear, 
     weight, neurons = torch.randn(outputs, inputs), torch.tensor([0, inputs - 1])
     beside = Beside(neurons, weight[:, neurons].T.contiguous()) if seed % 3 else None
     if beside and seed % 7 == 0:
-        beside = replace(beside, keys=torch.randn(3, inputs), values=torch.randn(3, outputs))
+        beside = replace(beside, factors=(torch.randn(3, inputs), torch.randn(3, outputs)))
     lift = torch.rand(inputs) + 0.5 if seed % 5 else None
     lifted = weight if lift is None else weight / lift
     return Int8Linear(*round_rows(lifted, neurons if beside else None), bias, beside, lift), x
@@ -265,7 +265,7 @@ def test_few_factors_stay_beside_and_many_are_rows_and_both_are_their_sum(one: C
         sums += part.exact
         with installed(one, patches):
             few = 3 * len(patches) * (one.neurons + one.width) < one.neurons * one.width
-            assert (linear.beside.keys is not None) == few
+            assert (linear.beside.factors is not None) == few
             wanted = base + sums.float()
             torch.testing.assert_close(one.by_neuron(linear.weight), wanted, rtol=1e-6, atol=1e-6)
             x = torch.randn(2, one.neurons, generator=random)
