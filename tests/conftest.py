@@ -2,7 +2,6 @@
 
 import gc
 import inspect
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, combinations
@@ -50,7 +49,6 @@ def _jaxtyped(function: Any = None, *, typechecker: Any) -> Any:
 jaxtyping.jaxtyped = _jaxtyped
 install_import_hook("star", f"{__name__}.checked")
 
-import warnings  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -108,21 +106,3 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _named(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What tests of whole processes leave open is told with the file that they stand in.
-
-    A pipe was found open in two whole runs, whenever garbage happened to be collected, in a test that had
-    nothing to do with it; who leaves it is not known yet.
-    """
-    yield
-    if request.path.parent.name in ("editors", "faults", "hostile"):
-        with warnings.catch_warnings(record=True) as found:
-            warnings.simplefilter("always")
-            gc.collect()
-        capture = request.config.pluginmanager.getplugin("capturemanager")
-        with capture.global_and_fixture_disabled():
-            for each in found:
-                sys.stdout.write(f"\n{request.path.name} leaves: {each.message}\n")

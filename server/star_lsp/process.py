@@ -58,6 +58,8 @@ class Process:
         #: It runs, though somebody waits for the model.
         self._granted = False
         self._grant: asyncio.TimerHandle | None = None
+        #: The last start of a worker, be it over or not.
+        self._birth: asyncio.Task[asyncio.subprocess.Process] | None = None
         self._ending = False
         self._tied = False
         self._closed = False
@@ -151,6 +153,10 @@ class Process:
         """End the worker, and wait until it is gone."""
         if self._retire:
             self._retire.cancel()
+        if self._birth:  # or its pipes would stay open when the loop ends
+            await asyncio.wait([self._birth])
+            if not self._birth.cancelled() and self._birth.exception() is None:
+                self._process = self._birth.result()
         self.kill()
         if self._process:
             await self._process.wait()
@@ -193,7 +199,7 @@ class Process:
         if self._process is None or self._process.returncode is not None:
             self._ending = self._tied = self._still = False
             # -P: a server runs in folders of other people's code, which must not be imported from.
-            birth = asyncio.create_task(asyncio.create_subprocess_exec(
+            birth = self._birth = asyncio.create_task(asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", "star_lsp.worker", str(self._model), str(os.getpid()),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LINE_BYTES,
                 start_new_session=True,  # Ctrl-C at a terminal is for us, who then end it

@@ -1,8 +1,10 @@
 """The worker's life, and what a repair comes to, with a program in its place that acts as it is told."""
 
 import asyncio
+import gc
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -240,6 +242,26 @@ assert alive == [], alive
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert found.returncode == 0, found.stderr
+
+
+def test_a_worker_that_is_ended_at_whatever_moment_of_its_birth_leaves_no_pipe_open(tmp_path: Path) -> None:
+    """What a loop has not come to when it ends stays open; it was found in some test after this one."""
+
+    async def play(moments: int) -> None:
+        process = Process(tmp_path)
+        asked = asyncio.create_task(process.run(jobs.Job("r1", (), ()), lambda now: None))
+        asked.add_done_callback(lambda done: done.cancelled() or done.exception())
+        for _ in range(moments):
+            await asyncio.sleep(0)
+        process.close()
+        await process.end()
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for moments in range(14):
+            asyncio.run(play(moments))
+        gc.collect()
+    assert [str(each.message) for each in found] == []
 
 
 def test_a_closed_process_starts_no_worker(stage: Stage) -> None:
