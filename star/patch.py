@@ -41,6 +41,8 @@ _FORMATS = ("1", _FORMAT)
 #: whatever the order, as long as no weight moves by more than 2⁸.
 _KEY, _VALUE = 2.0**-15, 2.0**-30
 _MOST = 2**15 - 1
+#: Directions below this share of the strongest are left out: rounding weights to bf16 changes more (2⁻⁹).
+_WEAK = 1e-3
 #: Bytes of a patch's header, and of the manifest in it: what it is made of is a few kB.
 _LONGEST_HEADER, _LONGEST_MANIFEST = 1 << 24, 1 << 22
 
@@ -472,6 +474,19 @@ class Draft:
                 layer, torch.cat([delta, torch.zeros(count, delta.shape[1])]) if count else delta.clone()
             )
 
+    def condense(self) -> None:
+        """Have no more directions in layers of factors than they move in, and put that into the model.
+
+        Places that shall stay still have keys of their own, but what is added has one direction for each
+        place that was steered.
+        """
+        for layer, part in self._parts.items():
+            if isinstance(part, Factors) and part.values.any():
+                strength, keys, values = _directions(part)
+                self._parts[layer] = replace(part, keys=part.keys[:0], values=part.values[:0])
+                reach = torch.tensor(self.extend(layer, keys))
+                self._put(layer, (strength * reach)[:, None] * values)
+
     def patch(self, manifest: Mapping[str, Any]) -> Patch:
         """The draft as a patch; layers that did not move are left out."""
         rows = tuple(part for part in self._parts.values() if bool(_moving(part).any()))
@@ -500,6 +515,16 @@ class Draft:
             mine = [rows for patch in self._installed for rows in patch.rows if rows.layer == layer]
             self._below[layer] = _Sum(mine)
         _set(self._model, layer, _made(self._model, layer, _Sum([part], self._below[layer])))
+
+
+def _directions(
+    part: Factors,
+) -> tuple[Float[Tensor, " r"], Float[Tensor, "r k"], Float[Tensor, "r d"]]:
+    """What factors come to as the fewest: singular values, and vectors of both sides, but for weak ones."""
+    across, within = torch.linalg.qr((part.keys.double() * _KEY).T)
+    left, strength, right = torch.linalg.svd(within @ part.values.double(), full_matrices=False)
+    count = int((strength > _WEAK * strength[0]).sum())
+    return strength[:count], (across @ left[:, :count]).T, right[:count]
 
 
 def _moving(part: Part) -> Tensor:

@@ -139,6 +139,7 @@ def repair(
             else:
                 loop.one_by_one(lessons)
             steps = loop.steps
+            draft.condense()
             if loop.sure and method.margin >= _SURE:
                 # Each token leads by more than rounding can change: greedy decoding writes just these.
                 last = loop.sure

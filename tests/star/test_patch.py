@@ -180,6 +180,34 @@ def test_a_draft_of_factors_is_bit_for_bit_what_its_patch_makes(model: CodeModel
     assert _same(_weights(model), drafted)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_condensed_draft_comes_to_the_same_in_as_many_directions_as_were_steered(
+    one: CodeModel, data: st.DataObject
+) -> None:
+    count, inner = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 48))
+    steered = data.draw(st.integers(0, count))
+    random = torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
+    scale = data.draw(st.sampled_from([1e-3, 1.0, 50.0]))
+    spread = torch.randn(count, steered, generator=random, dtype=torch.float64)
+    with Draft(one, {2: torch.arange(inner)}, factored=True) as draft:
+        lengths = draft.extend(2, torch.randn(count, inner, generator=random))
+        for _ in range(2):
+            steers = torch.randn(steered, 32, generator=random, dtype=torch.float64)
+            draft.add(2, torch.tensor(lengths)[:, None] * (spread @ steers).float() * scale / 100)
+        before = draft.patch({})
+        draft.condense()
+        drafted, after = _weights(one), draft.patch({})
+    with installed(one, [after]):
+        assert _same(_weights(one), drafted)
+    assert len(after.rows) == len(before.rows) == bool(steered)
+    for old, new in zip(before.rows, after.rows, strict=True):
+        assert isinstance(new, Factors)
+        assert len(new.keys) <= min(steered, inner)
+        norm = float(torch.linalg.matrix_norm(old.delta, 2))
+        assert float(torch.linalg.matrix_norm(new.delta - old.delta, 2)) < 2e-3 * norm
+
+
 @given(data=st.data())
 def test_what_factors_come_to_is_exact_in_whatever_order_and_parts(data: st.DataObject) -> None:
     count, inner, width = (data.draw(st.integers(1, most)) for most in (9, 6, 5))
