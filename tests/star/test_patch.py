@@ -1,6 +1,8 @@
 """Patches: installed, reverted, drafted, saved, loaded, refused."""
 
+import gc
 import json
+import sys
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from operator import mul
@@ -289,6 +291,20 @@ def test_saved_loaded_and_installed_it_gives_the_same_logits(model: CodeModel, t
     assert torch.equal(model.logits(IDS), wanted)
     assert loaded.manifest == {"cases": ["case 0"]}
     assert loaded.digest == patch.digest
+
+
+def test_reading_a_patch_again_and_again_leaves_nothing_behind(one: CodeModel, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    _patch(one, 1).save(path)
+
+    def left(times: int) -> int:
+        for _ in range(times):
+            load(path, one)
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    before = left(300)  # names that types remember, so many and no more
+    assert left(300) - before < 300  # what never comes back would be one for each tensor, or more
 
 
 def test_factors_are_kept_as_such_and_take_little_room(one: CodeModel, tmp_path: Path) -> None:
