@@ -47,7 +47,11 @@ class Star:
     elsewhere: bool = True
     #: How much of the least squares' promise is given up where keeping it would take a huge delta.
     ridge: float = 0.1
-    rate: float = 3e-2
+    #: How far a step goes.
+    rate: float = 1.0
+    #: Whether that is a share of the way which the places are short of by the gradient, and not a multiple of
+    #: the steers: what these move differs by model.
+    paced: bool = True
     #: Lead in log-probability that an expected token must have before it counts as learnt.
     margin: float = 2.0
     #: Stop when every case is solved, not when the steps are used up.
@@ -62,6 +66,8 @@ class Star:
     steps: int | None = None
 
 
+#: The least that a place counts as short of, in nats, and the least loss that it counts as having.
+_SHORT, _LOSS = 0.1, 1e-9
 #: A lead in log-probability that no order of summation overturns, in bf16 neither.
 _SURE = 0.5
 #: A loss larger by no more than this is the same loss.
@@ -72,8 +78,8 @@ _TIMID = 0.8
 #: STAR as published: the layers the target relies on, whole; ten steps whatever happens.
 PUBLISHED = Star(
     step="weights", rank="loss", pattern="none", ratio=1.0, widen=False, natural=False, weigh=False,
-    elsewhere=False, ridge=0.0, rate=1e-2, margin=0.0, early_stop=False, back_off=False, grow=1.0, fixed=True,
-    steps=10,
+    elsewhere=False, ridge=0.0, rate=1e-2, paced=False, margin=0.0, early_stop=False, back_off=False,
+    grow=1.0, fixed=True, steps=10,
 )  # fmt: skip
 
 #: How strong a repair is to be: how far ahead the expected tokens must be, and what may change for it.
@@ -303,15 +309,19 @@ class _Loop:
         For a system of one position the two ways are one. For more, signs given to the outputs leave the
         least squares' promise whole: each position moves as asked, and one without a steer stays still.
         """
-        for layer in self._draft.neurons:
-            if self._method.step == "outputs":
-                wanted = steers.abs() * seen.pulls[layer].sign()
-                if self._method.natural:
-                    wanted = natural(wanted, seen.pulls[layer], self._basis.damped(layer))
-                step = self._by_keys(layer, seen, wanted)
-            else:
+        method = self._method
+        if method.step == "weights":
+            for layer in self._draft.neurons:
                 step = minimum_norm(seen.activations[layer], steers).abs() * seen.gradients[layer].sign()
-            self._draft.add(layer, -rate * step)
+                self._draft.add(layer, -rate * step)
+            return
+        wanted = {layer: steers.abs() * seen.pulls[layer].sign() for layer in self._draft.neurons}
+        if method.natural:
+            for layer, each in wanted.items():
+                wanted[layer] = natural(each, seen.pulls[layer], self._basis.damped(layer))
+        far = rate * (_way(seen, wanted, method.margin) if method.paced else 1.0)
+        for layer, each in wanted.items():
+            self._draft.add(layer, -far * self._by_keys(layer, seen, each))
 
     def _by_keys(self, layer: int, seen: Trace, wanted: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
         """What is added to the values of all keys, for the places that are seen to move as wanted.
@@ -342,6 +352,20 @@ class _Loop:
         chosen, inputs = self._draft.neurons[layer], self._basis.ordinary[layer].inputs
         whole = len(chosen) == inputs.shape[1]
         return sparing(own, inputs[:, chosen], self._basis.gram(layer) if whole else None)
+
+
+def _way(seen: Trace, wanted: Mapping[int, Float[Tensor, "n d"]], margin: float) -> float:
+    """How many times what is wanted all places together are short of, by the gradient.
+
+    A place is short of what its lead lacks of the margin. By ``x`` times what is wanted the lead grows by
+    ``x · Σ ∂loss/∂outputs · wanted / (1-p)``, the sum over the layers, as all rivals lose alike.
+    """
+    short = (margin - seen.leads.double()).clamp(min=_SHORT)
+    products = [(pulls.double() * wanted[layer].double()).sum(1) for layer, pulls in seen.pulls.items()]
+    others = -torch.expm1(-seen.losses.double().clamp(min=_LOSS))
+    gains = seen.targets * torch.stack(products).sum(0) / others
+    steered = gains > 0
+    return float(short[steered].sum() / gains[steered].sum()) if steered.any() else 0.0
 
 
 def _place(failure: Failure) -> Place:

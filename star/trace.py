@@ -44,10 +44,11 @@ class Lesson:
 class Trace:
     """What one pass over some lessons saw.
 
-    ``loss`` is the mean cross-entropy over the targets: the expected tokens and the ends. The rest is
-    by layer. Activations ``(n, k)`` of the neurons asked for, and pulls ``(n, d)``, gradients of the loss
-    with respect to the output of the projection, stand at the places of ``system``, in its order;
-    ordinary activations ``(m, k)`` at what stands before the place of each case.
+    ``loss`` is the mean cross-entropy over the targets: the expected tokens and the ends. The rest is of
+    the places of ``system``, in their order: ``losses``; ``leads``, how far the expected token is ahead of
+    its best rival in log-probability; and by layer activations ``(n, k)`` of the neurons asked for, and
+    pulls ``(n, d)``, gradients of the loss with respect to the output of the projection. Ordinary
+    activations ``(m, k)`` stand at what is before the place of each case.
     Gradients ``(k, d)`` are of the loss with respect to the rows of those neurons. Scores ``(f,)`` are
     the norm over the targets of gradient x activation (STAR, locating neurons).
     """
@@ -56,6 +57,8 @@ class Trace:
     failures: tuple[Failure, ...]
     targets: int
     system: tuple[Place, ...] = ()
+    losses: Float[Tensor, " n"] = field(default_factory=lambda: torch.zeros(0))
+    leads: Float[Tensor, " n"] = field(default_factory=lambda: torch.zeros(0))
     activations: dict[int, Float[Tensor, "n k"]] = field(default_factory=dict)
     pulls: dict[int, Float[Tensor, "n d"]] = field(default_factory=dict)
     ordinary: dict[int, Float[Tensor, "m k"]] = field(default_factory=dict)
@@ -68,7 +71,10 @@ class Trace:
         return 100.0 * (1 - len(self.failures) / self.targets) if self.targets else 100.0
 
     def pooled(self) -> "Trace":
-        """The same with one row for each place: the mean of those that it has, one for each prompt."""
+        """The same with one row for each place: the mean of those that it has, one for each prompt.
+
+        Its loss is the largest of them, its lead the least: it is learnt when it is learnt at all of them.
+        """
         rows: dict[Place, list[int]] = {}
         for row, place in enumerate(self.system):
             rows.setdefault(place, []).append(row)
@@ -82,8 +88,13 @@ class Trace:
             }
 
         return replace(
-            self, system=tuple(rows), activations=mean(self.activations), pulls=mean(self.pulls)
-        )  # fmt: skip
+            self,
+            system=tuple(rows),
+            losses=torch.stack([self.losses[mine].amax() for mine in rows.values()]),
+            leads=torch.stack([self.leads[mine].amin() for mine in rows.values()]),
+            activations=mean(self.activations),
+            pulls=mean(self.pulls),
+        )
 
 
 def prepare(model: CodeModel, cases: Sequence[Case], lowest_layer: int = 0) -> tuple[Lesson, ...]:
@@ -184,6 +195,8 @@ def join(traces: Sequence[Trace]) -> Trace:
         tuple(failure for each in traces for failure in each.failures),
         sum(each.targets for each in traces),
         tuple(place for each in traces for place in each.system),
+        torch.cat([each.losses for each in traces] or [torch.zeros(0)]),
+        torch.cat([each.leads for each in traces] or [torch.zeros(0)]),
         all_of(lambda each: each.activations, False),
         all_of(lambda each: each.pulls, True),
         all_of(lambda each: each.ordinary, False),
@@ -228,9 +241,10 @@ def _traced(
         tap, weight = look.taps[layer], model.by_neuron(model.projection(layer).weight.data)
         product = tap.inputs[look.at].float() * (tap.gradient[look.at] @ weight.float().T)
         scores[layer] = product.square().sum(0).sqrt()
-    loss = float(look.losses.detach().sum()) / count
+    losses, asked = look.losses.detach(), [look.at.index(each) for each in at]
+    loss = float(losses.sum()) / count
     return Trace(
-        loss, tuple(look.failures), len(look.at), tuple(places),
+        loss, tuple(look.failures), len(look.at), tuple(places), losses[asked], look.leads[asked],
         activations, pulls, ordinary, gradients, scores,
     )  # fmt: skip
 
@@ -240,6 +254,7 @@ class _Look:
     """What one pass over a lesson gave; ``at`` are the sequence positions that predict the targets."""
 
     losses: Tensor
+    leads: Tensor
     at: list[int]
     failures: list[Failure]
     taps: dict[int, Tap]
@@ -266,6 +281,7 @@ def _look(
     chosen = log_p[[t.position for t in targets], [t.token for t in targets]]
     return _Look(
         -chosen,
+        torch.tensor([target.lead for target in targets]),
         [lesson.positions[t.position] for t in targets],
         [Failure(lesson.case.id, t.position, t.token, t.rival) for t in targets if t.rival is not None],
         taps,
@@ -288,6 +304,7 @@ class _Target:
 
     position: int
     token: int
+    lead: float
     rival: int | None
 
 
@@ -303,18 +320,18 @@ def _targets(
     last = len(lesson.expected)
     for i, row in enumerate(log_p):
         best, second = (int(token) for token in row.topk(2).indices)
+        ahead = float(row[best] - row[second])
         if i < last and best == lesson.expected[i]:
-            close = float(row[best] - row[second]) < margin
+            close = ahead < margin
             spared = close and i == last - 1 and _ends(model, lesson, i, second)
-            yield _Target(i, best, second if close and not spared else None)
+            yield _Target(i, best, ahead, second if close and not spared else None)
         elif i >= last - 1 and _ends(model, lesson, i, best):
-            yield _Target(i, best, None)
+            yield _Target(i, best, ahead, None)
             return
-        elif i < last:
-            yield _Target(i, lesson.expected[i], best)
         else:
             ends = sorted(model.stop_ids)
-            yield _Target(i, ends[int(row[ends].argmax())], best)
+            token = lesson.expected[i] if i < last else ends[int(row[ends].argmax())]
+            yield _Target(i, token, float(row[token] - row[best]), best)
 
 
 def _ends(model: CodeModel, lesson: Lesson, position: int, token: int) -> bool:

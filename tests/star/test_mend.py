@@ -16,7 +16,7 @@ from star.result import Budget
 from star.trace import prepare
 from tests import tiny
 
-STRONG = Star(layers="2/4", pattern="none", margin=0.1, rate=0.1)
+STRONG = Star(layers="2/4", pattern="none", margin=0.1)
 SAMPLES = [Sample(tuple(range(40, 60)), 1)]
 ALL = Limits(0.0, 1e9)
 NONE = Limits(1.0, 0.0)

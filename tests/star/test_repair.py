@@ -23,11 +23,12 @@ from star.solve import Basis
 from star.trace import prepare, trace
 from tests import tiny
 
-#: Tiny random models are nearly flat (logits deviate by 0.3): they need larger steps than real ones.
-BATCH = Star(layers="2/4", pattern="none", margin=0.1, rate=0.1)
+BATCH = Star(layers="2/4", pattern="none", margin=0.1)
 #: One step on the whole last layer, its promise kept to the letter.
-FIRST = Star(layers="one", pattern="none", ridge=0.0, early_stop=False, back_off=False)
-ITERATIVE = Star(mode="iterative", layers="all", pattern="none", margin=0.05, rate=0.03)
+FIRST = Star(
+    layers="one", pattern="none", ridge=0.0, early_stop=False, back_off=False, rate=3e-2, paced=False
+)
+ITERATIVE = Star(mode="iterative", layers="all", pattern="none", margin=0.05)
 
 
 def _weights(model: CodeModel) -> list[Tensor]:
@@ -153,6 +154,26 @@ def test_one_position_in_the_last_layer_moves_by_rate_times_steer_against_the_gr
     sigma = difference / np.subtract(*np.percentile(difference, [75, 25]))
     wanted = -rate * np.abs(sigma) * gradient.sign().numpy()
     assert np.allclose((after - before).detach().numpy(), wanted, rtol=1e-3, atol=2e-6)
+
+
+@pytest.mark.parametrize("natural", [True, False])
+def test_a_paced_step_goes_the_share_that_was_asked_for_of_what_the_lead_lacks(
+    model: CodeModel, natural: bool
+) -> None:
+    """By first order: ``Δ log p/(1-p) = rate · (margin - lead)``, whatever the model and its steers."""
+    case = _endless(model)
+    (lesson,) = prepare(model, [case])
+
+    def seen() -> tuple[float, float]:
+        log_p = model.logits(lesson.ids, lesson.positions)[0].double().log_softmax(-1)
+        ends = log_p[sorted(model.stop_ids)].max()
+        return float(ends), float(ends - log_p.max())
+
+    before, lead = seen()
+    method = replace(FIRST, rate=1e-2, paced=True, margin=2.0, natural=natural)
+    install(model, [repair(model, [case], Budget(1), method=method).patch])
+    grown = (seen()[0] - before) / -math.expm1(before)
+    assert grown == pytest.approx(1e-2 * (2.0 - lead), rel=0.1)
 
 
 def test_for_one_failing_position_signs_given_to_outputs_or_to_weights_are_the_same_step(
@@ -317,7 +338,7 @@ def test_the_published_method_goes_on_when_nothing_fails_any_more(one: CodeModel
 
 
 def test_a_step_that_made_it_worse_is_taken_back_at_half_the_rate(one: CodeModel) -> None:
-    method, case = replace(BATCH, rate=0.4, grow=1.0), tiny.case(one, "x + 1")
+    method, case = replace(BATCH, rate=40.0, grow=1.0), tiny.case(one, "x + 1")
     seen: list[Step] = []
     repair(one, [case], Budget(12), seen.append, method=replace(method, back_off=False))
     worse = next(later.number for earlier, later in pairwise(seen) if later.loss > earlier.loss * 1.001)
@@ -327,7 +348,7 @@ def test_a_step_that_made_it_worse_is_taken_back_at_half_the_rate(one: CodeModel
     kept = repair(one, [case], Budget(worse - 1), method=method)
     assert taken_back.patch.digest == kept.patch.digest  # bit for bit, though it was the last step
     assert taken_back.steps == worse == kept.steps + 1  # a step that is taken back counts
-    assert [step.rate for step in seen[-2:]] == [0.4, 0.2]
+    assert [step.rate for step in seen[-2:]] == [40.0, 20.0]
     assert seen[-1].loss == seen[-2].loss
 
 
@@ -396,4 +417,4 @@ def test_a_basis_that_is_known_gives_the_same_patch(one: CodeModel) -> None:
     known = repair(one, [tiny.case(one)], Budget(3), method=BATCH, basis=Basis(one, Basis(one).factor))
     assert known.patch.digest == repair(one, [tiny.case(one)], Budget(3), method=BATCH).patch.digest
     assert known.patch.manifest["cases"] == ["a"]
-    assert known.patch.manifest["method"]["rate"] == 0.1
+    assert known.patch.manifest["method"]["margin"] == 0.1

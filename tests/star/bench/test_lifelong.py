@@ -19,7 +19,7 @@ from star.repair import Star, repair
 from star.result import Budget
 from tests import tiny
 
-METHOD = Star(layers="2/4", pattern="none", margin=0.1, rate=0.1)
+METHOD = Star(layers="2/4", pattern="none", margin=0.1)
 EASY = Limits(min_unchanged=0.0, max_kl=100.0)
 
 
