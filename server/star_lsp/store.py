@@ -55,6 +55,8 @@ _ADDED = {
 }
 #: After so many pages the log goes into the database: at every start what is in the log is looked through.
 _LOG_PAGES = 100
+#: What is kept of the store in memory: the system keeps files there too, and the store grows for months.
+_CACHE_KB = 500
 #: A patch that has left is to be checked for if one that is left is newer, or if a case is solved by none:
 #: the model wrote that by itself, perhaps only with this patch.
 _LEANED_ON = """
@@ -184,6 +186,7 @@ class Store:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
             self._db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+            self._db.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
             self._migrate()
         except (OSError, sqlite3.Error) as error:
             held = salvage.is_held(error)
