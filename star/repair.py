@@ -66,8 +66,8 @@ class Star:
     steps: int | None = None
 
 
-#: The least that a place counts as short of, in nats, and the least loss that it counts as having.
-_SHORT, _LOSS = 0.1, 1e-9
+#: What a paced step asks for beyond the margin, and the least loss that a place counts as having, in nats.
+_BEYOND, _LOSS = 1.0, 1e-9
 #: A lead in log-probability that no order of summation overturns, in bf16 neither.
 _SURE = 0.5
 #: A loss larger by no more than this is the same loss.
@@ -357,10 +357,10 @@ class _Loop:
 def _way(seen: Trace, wanted: Mapping[int, Float[Tensor, "n d"]], margin: float) -> float:
     """How many times what is wanted all places together are short of, by the gradient.
 
-    A place is short of what its lead lacks of the margin. By ``x`` times what is wanted the lead grows by
+    A place is short of what its lead lacks of the margin and a little more. By ``x`` times what is wanted the lead grows by
     ``x · Σ ∂loss/∂outputs · wanted / (1-p)``, the sum over the layers, as all rivals lose alike.
     """
-    short = (margin - seen.leads.double()).clamp(min=_SHORT)
+    short = (margin + _BEYOND - seen.leads.double()).clamp(min=_BEYOND)
     products = [(pulls.double() * wanted[layer].double()).sum(1) for layer, pulls in seen.pulls.items()]
     others = -torch.expm1(-seen.losses.double().clamp(min=_LOSS))
     gains = seen.targets * torch.stack(products).sum(0) / others
