@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ __all__ = ["CHECKPOINTS", "LifelongRun", "NextRepair", "Repaired", "mended", "on
 
 #: The model is looked at after so many repairs, and after the last.
 CHECKPOINTS = (1, 10, 50, 100, 200)
+#: A repair as the server does it ends after so many seconds for each of its cases (`repair.maxSeconds`).
+_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +102,12 @@ def mended(
             if each not in lessons:
                 (lessons[each],) = prepare(model, [each], lowest)
         guarded = Guarded([lessons[each] for each in earlier], samples, before, limits)
-        attempts = mend(
-            model, cases, guarded, lambda: budget, method=method, basis=basis, cancelled=cancelled
-        )  # fmt: skip
+        until = time.monotonic() + _SECONDS * len(cases)
+
+        def left() -> Budget:
+            return replace(budget, seconds=min(budget.seconds, max(until - time.monotonic(), 1.0)))
+
+        attempts = mend(model, cases, guarded, left, method=method, basis=basis, cancelled=cancelled)
         best, steps = attempts[-1], sum(each.result.steps for each in attempts)
         solved = best.solved({case.id for case in cases})
         if not best.verdict.passed or not solved:

@@ -90,6 +90,21 @@ def test_activations_are_what_enters_the_projection_where_a_failing_token_is_pre
         assert torch.allclose(seen.activations[layer], entered[layer][at][:, chosen], atol=1e-6)
 
 
+@pytest.mark.parametrize("system", ["failing", "targets"])
+def test_losses_and_leads_are_those_of_the_places_of_the_system(one: CodeModel, system: str) -> None:
+    cases = _cases(one)
+    seen = trace(one, prepare(one, cases), {3: EVERY}, system=system)
+    wanted = {}
+    for case in cases:
+        at, targets = _targets(one, case)
+        log_p = one.logits(case.prompt + one.encode_next(case.expected)).double().log_softmax(-1).numpy()[at]
+        for position, (row, target) in enumerate(zip(log_p, targets, strict=True)):
+            wanted[case.id, position] = -row[target], row[target] - np.delete(row, target).max()
+    assert set(seen.system) <= set(wanted)
+    for place, loss, lead in zip(seen.system, seen.losses.tolist(), seen.leads.tolist(), strict=True):
+        np.testing.assert_allclose([loss, lead], wanted[place], rtol=1e-4, atol=1e-5)
+
+
 def test_scores_are_the_norm_over_the_targets_of_gradient_times_activation(model: CodeModel) -> None:
     case, layer = tiny.case(model), 2
     leaves: list[Tensor] = []
@@ -251,6 +266,9 @@ def test_a_place_that_is_seen_at_several_prompts_has_one_row_the_mean_of_them(on
         for place, row in zip(pooled.system, getattr(pooled, of)[3].numpy(), strict=True):
             mine = [i for i, each in enumerate(seen.system) if each == place]
             np.testing.assert_allclose(row, rows[mine].mean(0), rtol=1e-5, atol=1e-7)
+            worst = float(seen.losses[mine].max()), float(seen.leads[mine].min())
+            at = pooled.system.index(place)
+            assert (float(pooled.losses[at]), float(pooled.leads[at])) == worst
     assert pooled.failures == seen.failures
     assert join(looks[:2]).pooled().system == (*looks[0].system, *looks[1].system)
 

@@ -1,13 +1,14 @@
 """One repair on top of another, on disk after each, and looked at on the way."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from star.bench.lifelong import LifelongRun, NextRepair, Repaired, on_top
+from star.bench.lifelong import LifelongRun, NextRepair, Repaired, mended, on_top
 from star.bench.results import Results
 from star.case import Case
 from star.decode import write
@@ -170,3 +171,12 @@ def test_a_case_that_was_not_solved_does_not_go_live(one: CodeModel) -> None:
     found = on_top(one, partial(repair, method=METHOD), Budget(0), [], EASY)((), [], [tiny.case(one)])
     assert (found.history, found.live) == ((), False)
     assert "not solved" in found.reasons[0]
+
+
+def test_a_repair_as_the_server_does_it_is_given_up_after_its_time(
+    one: CodeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("star.bench.lifelong._SECONDS", 0.0)
+    timid = replace(METHOD, rate=1e-9, grow=1.0)
+    found = mended(one, Budget(10**9), [], EASY, method=timid)((), [], [tiny.case(one)])
+    assert (found.history, found.live) == ((), False)
