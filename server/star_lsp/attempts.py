@@ -200,7 +200,7 @@ class Worker:
             reason = None
             if not outcome.solved:
                 reason = (
-                    f"After {steps} steps the model still writes {outcome.after[:80]!r}; "
+                    f"After {steps} step{'s' * (steps != 1)} the model still writes {outcome.after[:80]!r}; "
                     "allow more steps, or a stronger repair."
                 )
             elif not verdict.passed:

@@ -173,7 +173,7 @@ def summary(report: jobs.Report) -> str:
     """What a repair came to, in a few words, with every reason that stood against a case."""
     solved = sum(case.solved for case in report.cases)
     if solved == len(report.cases):
-        return f"solved in {report.steps} steps, {report.seconds:.0f} s"
+        return f"solved in {report.steps} step{'s' * (report.steps != 1)}, {report.seconds:.0f} s"
     reasons = [
         f"{', '.join(cases)}: {reason}" if len(report.cases) > 1 else reason
         for reason, cases in why(_reasons(report)).items()

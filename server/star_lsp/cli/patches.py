@@ -146,7 +146,8 @@ def _spent(verdict: Any) -> Iterator[str]:
     """What the patch took, and how it was made."""
     neurons = sum(layer["neurons"] for layer in verdict["layers"])
     size = f"{len(verdict['layers'])} layers, {neurons} neurons in all, {_size(verdict['sizeBytes'])} on disk"
-    yield f"{verdict['steps']} steps, {verdict['seconds']:.0f} s; {size}"
+    steps = verdict["steps"]
+    yield f"{steps} step{'s' * (steps != 1)}, {verdict['seconds']:.0f} s; {size}"
     if asked := verdict.get("asked"):
         yield f"method {asked['method']}" + f", {asked['strength']}" * (asked["method"] != "star")
     if method := verdict.get("method"):
