@@ -1,5 +1,6 @@
 """One way to repair after another, until one solves what was asked and passes the gate."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,8 @@ __all__ = ["Attempt", "Guarded", "mend", "pairs"]
 
 #: A repair that breaks earlier cases is made again together with these so often, as long as it breaks others.
 _ROUNDS = 3
+#: A way that is begun when the budget's seconds are over has so many.
+_LEAST_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ def mend(
     model: CodeModel,
     cases: Sequence[Case],
     guarded: Guarded,
-    budget: Callable[[], Budget],
+    budget: Budget,
     *,
     method: Star = Star(),
     basis: Basis | None = None,
@@ -57,7 +60,8 @@ def mend(
 ) -> list[Attempt]:
     """Attempts on top of what is installed, the best one last; the model is left as it was found.
 
-    The best is through the gate before anything else, and then solves most of the cases.
+    The best is through the gate before anything else, and then solves most of the cases. All of them share
+    the seconds of the budget; what is begun when these are over has one more.
 
     Raises:
         CaseError: a case cannot be put to this model.
@@ -65,11 +69,11 @@ def mend(
     """
     asked = {case.id for case in cases}
     attempts: list[Attempt] = []
+    until = time.monotonic() + budget.seconds
     for way, together in _ways(method, cases, guarded.hold, attempts):
         Cancelled.check(cancelled)
-        result = repair(
-            model, together, budget(), on_step, method=way, basis=basis, cancelled=cancelled
-        )  # fmt: skip
+        left = replace(budget, seconds=max(until - time.monotonic(), _LEAST_SECONDS))
+        result = repair(model, together, left, on_step, method=way, basis=basis, cancelled=cancelled)
         on_judge()
         with installed(model, [*model.patches, result.patch]):
             verdict = judge(

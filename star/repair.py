@@ -357,9 +357,8 @@ class _Loop:
 def _way(seen: Trace, wanted: Mapping[int, Float[Tensor, "n d"]], margin: float) -> float:
     """How many times what is wanted all places together are short of, by the gradient.
 
-    A place is short of what its lead lacks of the margin and a nat beyond. By ``x`` times what is wanted the
-    lead grows by ``x · Σ ∂loss/∂outputs · wanted / (1-p)``, the sum over the layers,
-    as all rivals lose alike.
+    A place is short of what its lead lacks of the margin and a nat beyond. If all rivals lose alike, it
+    grows by ``x · Σ ∂loss/∂outputs · wanted / (1-p)``, summed over layers, for ``x`` times what is wanted.
     """
     short = (margin + _BEYOND - seen.leads.double()).clamp(min=_BEYOND)
     products = [(pulls.double() * wanted[layer].double()).sum(1) for layer, pulls in seen.pulls.items()]

@@ -122,12 +122,11 @@ class Worker:
         old = self._read(history, samples, lowest, cancelled)
         if not cases:  # a job to be ready for the next one
             return self._nothing(job, refused, started)
-        until = time.monotonic() + job.max_seconds * len(cases)
         attempts = mend(
             model,
             cases,
             Guarded(hold, samples, old, Limits(job.min_unchanged, job.max_kl)),
-            lambda: Budget(job.max_steps, max(until - time.monotonic(), 1.0)),
+            Budget(job.max_steps, job.max_seconds * len(cases)),
             method=method,
             basis=self._basis,
             on_step=lambda step: self._on_step(job, step),

@@ -102,12 +102,8 @@ def mended(
             if each not in lessons:
                 (lessons[each],) = prepare(model, [each], lowest)
         guarded = Guarded([lessons[each] for each in earlier], samples, before, limits)
-        until = time.monotonic() + _SECONDS * len(cases)
-
-        def left() -> Budget:
-            return replace(budget, seconds=min(budget.seconds, max(until - time.monotonic(), 1.0)))
-
-        attempts = mend(model, cases, guarded, left, method=method, basis=basis, cancelled=cancelled)
+        shared = replace(budget, seconds=min(budget.seconds, _SECONDS * len(cases)))
+        attempts = mend(model, cases, guarded, shared, method=method, basis=basis, cancelled=cancelled)
         best, steps = attempts[-1], sum(each.result.steps for each in attempts)
         solved = best.solved({case.id for case in cases})
         if not best.verdict.passed or not solved:

@@ -34,14 +34,14 @@ def _guarded(model: CodeModel, limits: Limits, hold: list[Case] | None = None) -
 
 
 def test_the_first_way_that_solves_and_passes_is_the_last_that_is_tried(one: CodeModel) -> None:
-    (attempt,) = mend(one, [tiny.case(one)], _guarded(one, ALL), lambda: Budget(60), method=STRONG)
+    (attempt,) = mend(one, [tiny.case(one)], _guarded(one, ALL), Budget(60), method=STRONG)
     assert attempt.verdict.passed
     assert attempt.result.solved
     assert attempt.method == STRONG
 
 
 def test_a_refused_repair_is_made_more_gently_and_every_attempt_is_told(one: CodeModel) -> None:
-    attempts = mend(one, [tiny.case(one)], _guarded(one, NONE), lambda: Budget(60), method=STRONG)
+    attempts = mend(one, [tiny.case(one)], _guarded(one, NONE), Budget(60), method=STRONG)
     assert not any(attempt.verdict.passed for attempt in attempts)
     rates = sorted({attempt.method.rate for attempt in attempts}, reverse=True)
     assert rates == [STRONG.rate, STRONG.rate / 2, STRONG.rate / 4]
@@ -52,7 +52,7 @@ def test_a_refused_repair_is_made_more_gently_and_every_attempt_is_told(one: Cod
 def test_what_contradicts_another_case_elsewhere_is_learnt_where_it_was_flagged_alone(one: CodeModel) -> None:
     other = tiny.case(one, "x-1", prefix="import os\ny = ", id="b")
     case = replace(tiny.case(one), elsewhere=(other.prompt,) * 3)
-    attempts = mend(one, [case, other], _guarded(one, ALL), lambda: Budget(8), method=STRONG)
+    attempts = mend(one, [case, other], _guarded(one, ALL), Budget(8), method=STRONG)
     assert [attempt.method.elsewhere for attempt in attempts] == [True, False]
     assert not attempts[0].result.solved
     assert attempts[-1].result.solved
@@ -60,13 +60,13 @@ def test_what_contradicts_another_case_elsewhere_is_learnt_where_it_was_flagged_
 
 def test_the_model_is_left_as_it_was_found(one: CodeModel) -> None:
     before = [one.projection(layer).weight.data.clone() for layer in range(one.depth)]
-    mend(one, [tiny.case(one)], _guarded(one, ALL), lambda: Budget(60), method=STRONG)
+    mend(one, [tiny.case(one)], _guarded(one, ALL), Budget(60), method=STRONG)
     with pytest.raises(Cancelled):
         mend(
             one,
             [tiny.case(one)],
             _guarded(one, ALL),
-            lambda: Budget(60),
+            Budget(60),
             method=STRONG,
             cancelled=lambda: True,
         )
@@ -76,11 +76,11 @@ def test_the_model_is_left_as_it_was_found(one: CodeModel) -> None:
 def test_a_repair_that_breaks_an_earlier_case_is_made_together_with_it(one: CodeModel) -> None:
     earlier, later = tiny.case(one), tiny.case(one, "x-1", id="b")
     later = replace(later, prompt=(*later.prompt[:-1], later.prompt[-1] + 1))
-    first = mend(one, [earlier], _guarded(one, ALL), lambda: Budget(60), method=STRONG)[-1]
+    first = mend(one, [earlier], _guarded(one, ALL), Budget(60), method=STRONG)[-1]
     install(one, [first.result.patch])
     try:
         guarded = _guarded(one, ALL, [earlier])
-        attempts = mend(one, [later], guarded, lambda: Budget(120), method=STRONG)
+        attempts = mend(one, [later], guarded, Budget(120), method=STRONG)
         assert attempts[0].verdict.broken == ("a",)
         best = attempts[-1]
         assert best.verdict.passed
