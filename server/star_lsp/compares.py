@@ -104,6 +104,6 @@ def _paths(store: Store, ids: list[str]) -> tuple[str, ...]:
 
 
 def _teach(store: Store, ids: tuple[str, ...]) -> tuple[jobs.Teach, ...]:
-    known = {case.id: case for case in store.cases()}
+    known = store.known(ids)
     cases = [known[id_] for id_ in ids if id_ in known][:_CASES]
     return tuple(jobs.Teach(case.id, case.prefix, case.suffix, case.expected) for case in cases)

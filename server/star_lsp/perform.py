@@ -88,7 +88,7 @@ async def perform(
         try:
             if our_turn:
                 # Whoever was at work on a repair is gone, or the lock would be taken.
-                await patiently(store.resume)
+                await patiently(_tidy, store)
             while our_turn:
                 cases = await patiently(store.begin, repair.cases)
                 if not cases or cancelled():
@@ -130,12 +130,16 @@ def resume(store: Store) -> list[str]:
     """Cases whose repair was cut off, now pending again; none while any process is at work on a repair."""
     try:
         with FileLock(_lock(store), timeout=0, mode=0o600):
-            resumed = store.resume()
-            store.sweep()
+            return _tidy(store)
     except Timeout:
         return []
     except OSError as error:
         raise _unlocked(store, error) from error
+
+
+def _tidy(store: Store) -> list[str]:
+    resumed = store.resume()
+    store.sweep()
     return resumed
 
 
@@ -262,7 +266,7 @@ def make_job(
     solved += [case for case in store.cases("solved") if case.patch is None and case.model == settings.model]
     # A place that was flagged again with another fix: only the newest one counts.
     wanted = {case.id for case in solved} | set(repair.cases)
-    newest = {(case.prefix, case.suffix): case.id for case in store.cases() if case.id in wanted}
+    newest = {(case.prefix, case.suffix): case.id for case in store.known(wanted).values()}
     newest |= {(case.prefix, case.suffix): case.id for case in cases}
     solved = [case for case in solved if newest[case.prefix, case.suffix] == case.id]
     others = [case for case in solved if case.id not in repair.cases]

@@ -112,7 +112,7 @@ class Repairs:
         asked = [self._store.case(id_) for id_ in cases]
         repair = new_repair(cases, from_base=from_base)
         here = {(case.prefix, case.suffix) for case in asked}
-        same = {case.id for case in self._store.cases() if (case.prefix, case.suffix) in here}
+        same = {id_ for place in here for id_ in self._store.flagged_at(*place)}
         self._queue = [each for each in self._queue if not each.cases or not set(each.cases) <= same]
         self._queue.append(repair)
         self._hurry()
@@ -182,8 +182,8 @@ class Repairs:
             self.cancel(repair=running.id)
             while self._running is running:
                 await self._over.wait()
-            known = {each.id: each.status for each in self._store.cases()}
-            others = [id_ for id_ in running.cases if id_ != case and known.get(id_) == "pending"]
+            known = self._store.known(id_ for id_ in running.cases if id_ != case)
+            others = [id_ for id_ in running.cases if id_ in known and known[id_].status == "pending"]
             if others:
                 self.ask(others, from_base=running.from_base)
 

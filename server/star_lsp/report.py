@@ -31,7 +31,7 @@ async def patch_report(store: Store, id_: str, models: Path) -> PatchReport:
         StoreError: its file is damaged, or gone although the patch is active.
     """
     patch = store.patch(id_)
-    known = {case.id: case for case in store.cases()}
+    known = store.known(patch.cases)
     cases = [_context(known[each]) for each in patch.cases if each in known]
     layers, depth, size = await asyncio.to_thread(_file, patch, store.patch_path(id_), models)
     return PatchReport(patch_info(patch), cases, depth, layers, size, comparison(store, id_))

@@ -66,8 +66,8 @@ INSERT OR REPLACE INTO unchecked SELECT id, base FROM patches AS gone WHERE id =
 )
 """
 _AGAIN_SECONDS = 0.1
-#: Files of patches that were reverted or replaced: 200 MB of the default model's.
-_FILES_KEPT = 100
+#: Patches that were reverted or replaced, and are kept to be looked at: 100 MB of the default model's.
+_LEFT_KEPT = 100
 _LOST = "Its patch was lost when the store was damaged."
 _FLAGGED_AGAIN = "Its place was flagged again, with another fix."
 
@@ -220,9 +220,8 @@ class Store:
         with self._reading():
             self._db.backup(copy._db)
         try:
-            for patch in self.patches():
-                if patch.active:
-                    shutil.copyfile(self.patch_path(patch.id), copy.patch_path(patch.id))
+            for patch in self.active():
+                shutil.copyfile(self.patch_path(patch.id), copy.patch_path(patch.id))
         except OSError as error:
             raise StoreError(
                 f"The active patches could not be copied to {folder} ({error}); check that they are there "
@@ -276,6 +275,23 @@ class Store:
             rows = self._db.execute(f"SELECT * FROM cases {where} ORDER BY rowid", values)
             return [_case(row) for row in rows]
 
+    def known(self, ids: Iterable[str]) -> dict[str, Case]:
+        """Those of some cases that are there, by their ids, oldest first."""
+        with self._reading():  # and not all that ever were: a few of many, after some months
+            rows = self._db.execute(
+                "SELECT * FROM cases WHERE id IN (SELECT value FROM json_each(?)) ORDER BY rowid",
+                [json.dumps(list(ids))],
+            )
+            return {row["id"]: _case(row) for row in rows}
+
+    def flagged_at(self, prefix: str, suffix: str) -> list[str]:
+        """The cases of one place, oldest first."""
+        with self._reading():
+            rows = self._db.execute(
+                "SELECT id FROM cases WHERE prefix = ? AND suffix = ? ORDER BY rowid", [prefix, suffix]
+            )
+            return [row["id"] for row in rows]
+
     def case(self, id_: str) -> Case:
         """One case.
 
@@ -306,14 +322,14 @@ class Store:
             case = self.case(id_)
             if case.status == "repairing":
                 raise StoreError(f"Case {id_} is being repaired; cancel the repair, then delete it.")
-            if case in self.solved_by(self.patches()):
+            if case in self.solved_by(self.active()):
                 raise StoreError(f"Case {id_} is solved by an active patch; revert it, then delete it.")
             self._db.execute("DELETE FROM cases WHERE id = ?", [id_])
 
-    def begin(self, ids: Iterable[str]) -> list[Case]:
+    def begin(self, ids: Sequence[str]) -> list[Case]:
         """Those of the cases that are still there, now marked as being repaired."""
         with self._writing():
-            known = {case.id: case for case in self.cases()}
+            known = self.known(ids)
             cases = [known[id_] for id_ in ids if id_ in known]
             self._db.executemany(
                 "UPDATE cases SET status = 'repairing' WHERE id = ?", [(c.id,) for c in cases]
@@ -327,7 +343,7 @@ class Store:
         """
         ended = []
         with self._writing():
-            covered = {case.id for case in self.solved_by(self.patches())}
+            covered = {case.id for case in self.solved_by(self.active())}
             for id_ in ids:
                 now, why = ("solved", None) if id_ in covered else (status, reason)
                 done = self._db.execute(
@@ -378,12 +394,11 @@ class Store:
             rows = self._db.execute(f"SELECT * FROM patches {where} ORDER BY position", values)
             return [_patch(row) for row in rows]
 
-    def active(self, base: str) -> list[Patch]:
-        """The history of one base: its active patches in order."""
+    def active(self, base: str | None = None) -> list[Patch]:
+        """The history of one base, or of each: active patches in order."""
+        where, values = ("AND base = ?", [base]) if base else ("", [])
         with self._reading():  # and not all that ever were: a few of many, after some days
-            rows = self._db.execute(
-                "SELECT * FROM patches WHERE base = ? AND active ORDER BY position", [base]
-            )
+            rows = self._db.execute(f"SELECT * FROM patches WHERE active {where} ORDER BY position", values)
             return [_patch(row) for row in rows]
 
     def solved_by(self, patches: Iterable[Patch]) -> list[Case]:
@@ -391,9 +406,9 @@ class Store:
 
         A case that a patch was made for, and that is solved no longer, names no patch any more.
         """
-        known = {case.id: case for case in self.cases() if case.patch}
         ids = dict.fromkeys(id_ for patch in patches if patch.active for id_ in patch.cases)
-        return [known[id_] for id_ in ids if id_ in known]
+        known = self.known(ids)
+        return [known[id_] for id_ in ids if id_ in known and known[id_].patch]
 
     def patch(self, id_: str) -> Patch:
         """One patch.
@@ -401,10 +416,11 @@ class Store:
         Raises:
             NotFound: there is none of that id.
         """
-        for patch in self.patches():
-            if patch.id == id_:
-                return patch
-        raise NotFound(f"There is no patch {id_}; `star-lsp patches` lists those there are.")
+        with self._reading():
+            row = self._db.execute("SELECT * FROM patches WHERE id = ?", [id_]).fetchone()
+        if row is None:
+            raise NotFound(f"There is no patch {id_}; `star-lsp patches` lists those there are.")
+        return _patch(row)
 
     def patch_path(self, id_: str) -> Path:
         """Where a patch's rows are, or will be, kept."""
@@ -497,14 +513,19 @@ class Store:
         return cast("list[Mapping[str, Any]]", json.loads(row["places"])) if row else None
 
     def sweep(self) -> None:
-        """Delete patch files that no patch names, as a repair was cut off between file and database.
+        """Forget patches that left the history long ago, and delete patch files that no patch names.
 
-        Of the patches that are not active, which nothing makes active again, the newest files are kept to be
-        looked at, and the verdicts of all.
+        Nothing makes a patch active again that is not: the newest are kept to be looked at. A file has no
+        patch when its repair was cut off between file and database.
         """
-        patches = self.patches()
-        left = [patch.id for patch in patches if not patch.active]
-        known = {patch.id for patch in patches}.difference(left[:-_FILES_KEPT])
+        with self._writing():
+            self._db.execute(
+                "DELETE FROM patches WHERE NOT active AND id NOT IN "
+                "(SELECT id FROM patches WHERE NOT active ORDER BY position DESC LIMIT ?)",
+                [_LEFT_KEPT],
+            )
+            self._db.execute("DELETE FROM comparisons WHERE patch NOT IN (SELECT id FROM patches)")
+            known = {row["id"] for row in self._db.execute("SELECT id FROM patches")}
         for path in self.patches_folder.iterdir():
             if path.name.split(".safetensors")[0] not in known:
                 path.unlink(missing_ok=True)
@@ -547,7 +568,7 @@ class Store:
         the history stands on or that is being repaired.
         """
         older, values = ("", []) if before is None else (" AND created < ?", [before])
-        covered = [] if before is None else [case.id for case in self.solved_by(self.patches())]
+        covered = [] if before is None else [case.id for case in self.solved_by(self.active())]
         with self._writing():
             of_cases = of_accepted = compared = 0
             gone: list[str] = []

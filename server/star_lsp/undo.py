@@ -47,4 +47,4 @@ async def undo(store: Store, repairs: Repairs | None, id_: str) -> CaseStatus:
 def _patch(store: Store, id_: str) -> str | None:
     """The active patch that solves a case."""
     case = store.case(id_)
-    return case.patch if case in store.solved_by(store.patches()) else None
+    return case.patch if case in store.solved_by(store.active()) else None

@@ -427,16 +427,19 @@ def test_patch_files_that_no_patch_names_are_swept_and_no_others(store: Store) -
     assert left == {f"{kept}.safetensors", f"{reverted}.safetensors"}
 
 
-def test_of_patches_that_left_the_history_the_newest_files_are_kept(
+def test_of_patches_that_left_the_history_the_newest_are_kept(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "_FILES_KEPT", 2)
+    monkeypatch.setattr(store_module, "_LEFT_KEPT", 2)
     first, *left, last = [activate(store) for _ in range(6)]
     store.deactivate(left, [])
+    for patch in (first, left[0], left[-1]):
+        store.keep_comparison(patch, [])
     store.sweep()
     kept = {path.name.removesuffix(".safetensors") for path in store.patches_folder.iterdir()}
     assert kept == {first, *left[-2:], last}
-    assert len(store.patches()) == 6
+    assert {patch.id for patch in store.patches()} == kept
+    assert [store.comparison(patch) for patch in (first, left[0], left[-1])] == [[], None, []]
 
 
 def test_nothing_is_taken_up_or_swept_while_another_process_repairs(store: Store) -> None:

@@ -103,8 +103,8 @@ def undo(id_: str, as_json: bool) -> None:
         was, pending = case.status, []
         if case.status == "repairing":
             raise StoreError(f"Case {id_} is being repaired; cancel that, or wait for its end, then undo.")
-        if case in store.solved_by(store.patches()):
-            active = [patch for patch in store.patches() if patch.active]
+        active = store.active()
+        if case in store.solved_by(active):
             pending = list(take_back(store, active, case=id_).rest)
         store.delete_case(id_)
     if as_json:

@@ -177,7 +177,7 @@ def revert(id_: str, no_check: bool, no_repair: bool, as_json: bool) -> None:
     The exit status is 1 when not all of that could be done.
     """
     with opened() as store:
-        active = [patch for patch in store.patches() if patch.active]
+        active = store.active()
         whole = any(patch.id == id_ for patch in active)
         if not whole and any(patch.id == id_ for patch in store.patches()):
             raise NotFound(

@@ -56,7 +56,7 @@ def purge(
             out().print(_table(there))
             click.confirm("Remove all of this for good?", abort=True)
         gone, clean = purge_(store, wanted)
-        left = sum(patch.active for patch in store.patches())
+        left = len(store.active())
     if as_json:
         told = {each.kind: {"count": each.count, "bytes": each.bytes} for each in gone}
         click.echo(json.dumps({"removed": told, "clean": clean, "activePatches": left}))
