@@ -261,17 +261,22 @@ class CodeModel:
         return logits.float()
 
     @contextlib.contextmanager
-    def tapped(self, layers: Sequence[int]) -> Iterator[dict[int, Tap]]:
+    def tapped(self, layers: Sequence[int], since: int = 0) -> Iterator[dict[int, Tap]]:
         """Record what passes the output projections of ``layers`` while inside, ready for gradients.
 
         The lowest one's output becomes the leaf of the graph, so that a backward pass ends there and
-        computes no gradient of any weight: a weight's is ``inputsᵀ · outputs.grad``.
+        computes no gradient of any weight: a weight's is ``inputsᵀ · outputs.grad``. At positions before
+        ``since`` it is zero, and most of the pass is spared; no later position's depends on theirs.
         """
         taps: dict[int, Tap] = {}
         handles = [
             self.projection(layer).register_forward_hook(partial(_record, taps, layer, layer == min(layers)))
             for layer in layers
         ]
+        if since:
+            handles += [
+                each.register_forward_hook(partial(_cut, since)) for each in self._layers[min(layers) :]
+            ]
         try:
             yield taps
         finally:
@@ -347,6 +352,13 @@ def _network(folder: Path) -> Any:
     if absent := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
         raise _unreadable(folder, f"it lacks the weight {absent[0]}")
     return network
+
+
+def _cut(since: int, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+    """Have no gradient flow into what a layer makes of the positions before ``since``."""
+    hidden = output[0] if isinstance(output, tuple) else output
+    if hidden.requires_grad:
+        hidden.register_hook(lambda grad: torch.cat([torch.zeros_like(grad[:, :since]), grad[:, since:]], 1))
 
 
 def _record(

@@ -241,7 +241,9 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         numbers, scale, beside = ctx.linear.numbers, ctx.linear.scale, ctx.beside
-        (rows,) = grads
+        (every,) = grads
+        given = every.any(1)  # where nothing is asked of a position, nothing is computed for it
+        rows = every[given]
         weighed = rows * scale
         total = torch.zeros(len(weighed), numbers.shape[1])
         # In parts: the head as a whole would be half a gigabyte of fp32.
@@ -254,7 +256,7 @@ class _Product(torch.autograd.Function):
             if beside.factors:
                 keys, values = beside.factors
                 total.addmm_(rows @ values.T, keys)
-        return total, None
+        return torch.zeros(len(every), total.shape[1]).index_put_((given,), total), None
 
 
 def _packed(digits: Float[Tensor, "n i"], packed: Any) -> Float[Tensor, "n o"]:

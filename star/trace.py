@@ -216,7 +216,9 @@ def _traced(
     rows: bool,
 ) -> Trace:
     """One lesson's trace."""
-    look = _look(model, lesson, sorted({*neurons, *scored}), margin, only)
+    # Rows also move what stands before the targets; places are targets, and nothing before them is asked.
+    since = 0 if rows else lesson.positions[0]
+    look = _look(model, lesson, sorted({*neurons, *scored}), margin, only, since)
     match system:
         case "failing":
             places = look.failing
@@ -265,11 +267,11 @@ class _Look:
 
 
 def _look(
-    model: CodeModel, lesson: Lesson, layers: Sequence[int], margin: float, only: Place | None
+    model: CodeModel, lesson: Lesson, layers: Sequence[int], margin: float, only: Place | None, since: int
 ) -> _Look:
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.enable_grad() if layers else torch.no_grad())
-        taps = stack.enter_context(model.tapped(layers)) if layers else {}
+        taps = stack.enter_context(model.tapped(layers, since)) if layers else {}
         stack.enter_context(model.resumed(lesson.trunk))
         logits = model.logits(lesson.ids, lesson.positions)
         log_p = held(model, lesson.case.healed, lesson.expected, logits).log_softmax(-1)

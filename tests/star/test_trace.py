@@ -9,6 +9,7 @@ from torch import Tensor
 
 from star.case import Case
 from star.errors import CaseError
+from star.history import Weights
 from star.model import CodeModel
 from star.stop import StopRule
 from star.trace import Trace, elsewhere, join, prepare, trace
@@ -88,6 +89,36 @@ def test_activations_are_what_enters_the_projection_where_a_failing_token_is_pre
     at = [len(case.prompt) - 1 + failure.position for failure in seen.failures]
     for layer in range(model.depth):
         assert torch.allclose(seen.activations[layer], entered[layer][at][:, chosen], atol=1e-6)
+
+
+@pytest.mark.parametrize("layers", [[0, 1, 2, 3], [2, 3]])
+def test_pulls_are_the_same_where_no_gradient_is_followed_before_the_targets(
+    model: CodeModel, layers: list[int]
+) -> None:
+    lessons = prepare(model, _cases(model), min(layers))
+    neurons = dict.fromkeys(layers, EVERY)
+    whole = trace(model, lessons, neurons, system="targets")
+    spared = trace(model, lessons, neurons, system="targets", rows=False)
+    for layer in layers:
+        assert whole.pulls[layer].abs().max() > 0
+        torch.testing.assert_close(spared.pulls[layer], whole.pulls[layer], rtol=1e-5, atol=1e-8)
+        torch.testing.assert_close(spared.activations[layer], whole.activations[layer], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("weights", ["stored", "int8"])
+def test_no_gradient_is_followed_before_a_position(weights: Weights) -> None:
+    model = CodeModel(tiny.network("qwen2"), tiny.tokenizer(), "cut", weights=weights)
+    ids, since = model.encode("def f(x):\n    return x + 1\n"), 6
+    seen = []
+    for first in (0, since):
+        with torch.enable_grad(), model.tapped([1, 2, 3], first) as taps:
+            model.logits(ids, range(since, len(ids))).log_softmax(-1)[:, 5].sum().backward()
+        seen.append({layer: tap.gradient for layer, tap in taps.items()})
+    whole, cut = seen
+    for layer in (1, 2, 3):
+        assert not cut[layer][:since].any()
+        torch.testing.assert_close(cut[layer][since:], whole[layer][since:], rtol=1e-4, atol=1e-7)
+    assert whole[1][:since].any()
 
 
 @pytest.mark.parametrize("system", ["failing", "targets"])
