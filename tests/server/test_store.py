@@ -427,6 +427,15 @@ def test_patch_files_that_no_patch_names_are_swept_and_no_others(store: Store) -
     assert left == {f"{kept}.safetensors", f"{reverted}.safetensors"}
 
 
+def test_cases_are_found_by_id_and_by_place_oldest_first(store: Store) -> None:
+    first, second = add(store), add(store)
+    found = store.known([second.id, "c0", first.id])
+    assert list(found.items()) == [(first.id, store.case(first.id)), (second.id, second)]
+    assert store.known([]) == {}
+    assert store.flagged_at(first.prefix, first.suffix) == [first.id, second.id]
+    assert store.flagged_at(first.prefix + " ", first.suffix) == []
+
+
 def test_of_patches_that_left_the_history_the_newest_are_kept(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
