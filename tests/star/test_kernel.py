@@ -138,6 +138,7 @@ def test_the_ways_of_torch_give_the_same_but_for_the_last_bits() -> None:
     torch.testing.assert_close(made, layer.rows(x), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.process
 @compiled_only
 def test_fewer_threads_than_were_asked_for_make_all_of_it() -> None:
     """A limit of the user's, which torch does not know of."""
