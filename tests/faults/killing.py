@@ -533,7 +533,7 @@ class Killer:
             free = sorted(VALUES)
         if phase in ("batch", "revert"):
             while len(machine.ledger.history) < 2 and free:
-                self._flag(machine, free.pop(self.random.randrange(len(free))), repaired=True)
+                self._flag(machine, [free.pop(self.random.randrange(len(free)))], repaired=True)
         getattr(self, f"_in_{phase}")(machine, free, whom)
         if machine.server is not None:
             self._settled(machine)
@@ -549,9 +549,12 @@ class Killer:
         machine.check_served(look=True)
         machine.ledger.repairing.clear()
 
-    def _flag(self, machine: Machine, letter: str, *, repaired: bool) -> str:
-        """The id of a case, acknowledged and perhaps repaired."""
-        name = letter + self.random.choice(sorted(VALUES))
+    def _flag(self, machine: Machine, letters: Sequence[str], *, repaired: bool) -> str:
+        """The id of a case of one of these letters, acknowledged and perhaps repaired."""
+        names = [letter + second for letter in letters for second in sorted(VALUES)]
+        self.random.shuffle(names)
+        # Of so small a model a few repairs may have left nothing to suggest for all names of a letter.
+        name = next(filter(machine.item_at, names), names[0])
         return machine.repaired(name) if repaired else machine.flag(name)
 
     def _strike(self, machine: Machine, whom: str, most: float) -> None:
@@ -585,7 +588,7 @@ class Killer:
     def _repair(
         self, phase: str, machine: Machine, free: Sequence[str], whom: str, sign: str, most: float
     ) -> None:
-        id_ = self._flag(machine, self.random.choice(free), repaired=False)
+        id_ = self._flag(machine, free, repaired=False)
         machine.ledger.repairing.add(id_)
         machine.client.told.clear()
         machine.client.command("repairAll", cases=[id_], fromBase=False)
@@ -614,7 +617,7 @@ class Killer:
 
     def _in_batch(self, machine: Machine, free: Sequence[str], whom: str) -> None:
         if free:
-            self._flag(machine, self.random.choice(free), repaired=False)
+            self._flag(machine, free, repaired=False)
         cases = [case["id"] for case in machine.client.command("listCases") if case["status"] != "reverted"]
         machine.ledger.leaving = set(machine.ledger.history)
         machine.ledger.repairing |= set(cases)
