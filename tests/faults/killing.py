@@ -524,8 +524,7 @@ class Killer:
 
     def _serve(self, phase: str, whom: str) -> None:
         machine = self._ready()
-        flagged = {prefix[0] for prefix, _ in machine.ledger.cases.values()}
-        free = sorted(VALUES.keys() - flagged)
+        free = self._free(machine)
         if not free or (phase in ("batch", "revert") and self.random.random() < 0.1):
             machine.kill("server")
             machine = self.machine = self._new_machine()
@@ -533,7 +532,8 @@ class Killer:
             free = sorted(VALUES)
         if phase in ("batch", "revert"):
             while len(machine.ledger.history) < 2 and free:
-                self._flag(machine, [free.pop(self.random.randrange(len(free)))], repaired=True)
+                self._flag(machine, free, repaired=True)
+                free = self._free(machine)
         getattr(self, f"_in_{phase}")(machine, free, whom)
         if machine.server is not None:
             self._settled(machine)
@@ -551,11 +551,23 @@ class Killer:
 
     def _flag(self, machine: Machine, letters: Sequence[str], *, repaired: bool) -> str:
         """The id of a case of one of these letters, acknowledged and perhaps repaired."""
+        name = self._suggested(machine, letters)
+        promise(name, f"nothing is suggested for any name of {', '.join(letters)}")
+        return machine.repaired(name) if repaired else machine.flag(name)
+
+    def _suggested(self, machine: Machine, letters: Sequence[str]) -> str:
+        """A name of one of these letters for which something is suggested, if there is one."""
         names = [letter + second for letter in letters for second in sorted(VALUES)]
         self.random.shuffle(names)
-        # Of so small a model a few repairs may have left nothing to suggest for all names of a letter.
-        name = next(filter(machine.item_at, names), names[0])
-        return machine.repaired(name) if repaired else machine.flag(name)
+        return next(filter(machine.item_at, names), "")
+
+    def _free(self, machine: Machine) -> list[str]:
+        """The letters of which nothing is flagged yet, and something can be.
+
+        A few repairs of so small a model may have left nothing to suggest for all names of a letter.
+        """
+        flagged = {prefix[0] for prefix, _ in machine.ledger.cases.values()}
+        return [letter for letter in sorted(VALUES.keys() - flagged) if self._suggested(machine, [letter])]
 
     def _strike(self, machine: Machine, whom: str, most: float) -> None:
         """Wait a while, then kill."""
@@ -568,13 +580,13 @@ class Killer:
                 worker.kill()
 
     def _in_flag(self, machine: Machine, free: Sequence[str], whom: str) -> None:
-        letter = self.random.choice(free)
-        for second in self.random.sample(sorted(VALUES), 3):
-            name = letter + second
+        first = self._suggested(machine, free)
+        others = [first[0] + second for second in self.random.sample(sorted(VALUES), 2)]
+        for name in (first, *others):
             item = machine.item_at(name)
             if item is None:
                 continue
-            expected = next(value for value in VALUES[letter] if value != item["insertText"])
+            expected = next(value for value in VALUES[name[0]] if value != item["insertText"])
             machine.ledger.sent.append((f"{name} = ", expected))
             (named,) = item["command"]["arguments"]
             order = {"command": "star.flag", "arguments": [{**named, "expected": expected}]}
