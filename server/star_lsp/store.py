@@ -339,15 +339,18 @@ class Store:
     def put_back(self, ids: Iterable[str], status: Status, reason: str | None = None) -> list[str]:
         """End the repair of cases without a patch; those whose repair that was.
 
-        A case that an active patch solved before stays solved, whatever ``status`` says of the others.
+        A case that an active patch solved before stays solved, whatever ``status`` says of the others. These
+        keep the reason that they had when there is no new one.
         """
         ended = []
         with self._writing():
             covered = {case.id for case in self.solved_by(self.active())}
             for id_ in ids:
                 now, why = ("solved", None) if id_ in covered else (status, reason)
+                kept = "NULL" if id_ in covered else "reason"
                 done = self._db.execute(
-                    "UPDATE cases SET status = ?, reason = ? WHERE id = ? AND status = 'repairing'",
+                    f"UPDATE cases SET status = ?, reason = coalesce(?, {kept}) "
+                    "WHERE id = ? AND status = 'repairing'",
                     [now, why, id_],
                 )
                 ended += [id_] * done.rowcount

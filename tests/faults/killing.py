@@ -51,6 +51,7 @@ SETTINGS = {
     "gate": {"minUnchanged": 0.0, "maxKl": 10.0},
     "feedback": {"keepAccepted": False},
 }
+_REOPENED = "No longer solved without patch"
 OURS = {
     "store.sqlite3",
     "store.sqlite3-wal",
@@ -366,8 +367,11 @@ class Machine:
                 )
         for id_, solved in active.items():
             for case in solved:
+                # A revert's check may have found that it no longer is, and the repair then have failed.
+                reopened = cases[case]["status"] == "failed" or _REOPENED in (cases[case]["reason"] or "")
                 promise(
-                    cases[case]["patch"] in active, f"patch {id_} is active and its case {case} is not solved"
+                    cases[case]["patch"] in active or reopened,
+                    f"patch {id_} is active and its case {case} is not solved",
                 )
         ledger.history = history
         return history

@@ -414,6 +414,14 @@ def test_what_was_cut_off_is_as_before_pending_or_solved_by_the_patch_it_had(sto
     assert store.resume() == []
 
 
+def test_what_was_cut_off_is_pending_for_the_reason_that_it_was_before(store: Store) -> None:
+    case = add(store)
+    store.set_status([case.id], "pending", "No longer solved without patch p1.")
+    store.begin([case.id])
+    assert store.resume() == [case.id]
+    assert store.case(case.id).reason == "No longer solved without patch p1."
+
+
 def test_patch_files_that_no_patch_names_are_swept_and_no_others(store: Store) -> None:
     kept = activate(store, add(store))
     reverted = activate(store)
