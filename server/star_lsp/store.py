@@ -529,9 +529,12 @@ class Store:
             )
             self._db.execute("DELETE FROM comparisons WHERE patch NOT IN (SELECT id FROM patches)")
             known = {row["id"] for row in self._db.execute("SELECT id FROM patches")}
-        for path in self.patches_folder.iterdir():
-            if path.name.split(".safetensors")[0] not in known:
-                path.unlink(missing_ok=True)
+        try:
+            for path in self.patches_folder.iterdir():
+                if path.name.split(".safetensors")[0] not in known:
+                    path.unlink(missing_ok=True)
+        except OSError as error:  # whoever needs what is there will say more
+            log.warning("patch files that no patch names could not be deleted (%s)", error)
 
     # -- accepted completions --------------------------------------------------------------------
 

@@ -444,6 +444,15 @@ def test_cases_are_found_by_id_and_by_place_oldest_first(store: Store) -> None:
     assert store.flagged_at(first.prefix + " ", first.suffix) == []
 
 
+def test_files_that_cannot_be_swept_stop_nobody(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    patch = activate(store)
+    store.patches_folder.rename(store.patches_folder.with_name("elsewhere"))
+    store.patches_folder.write_bytes(b"no folder")
+    store.sweep()
+    assert "could not be deleted" in caplog.text
+    assert [each.id for each in store.patches()] == [patch]
+
+
 def test_of_patches_that_left_the_history_the_newest_are_kept(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
