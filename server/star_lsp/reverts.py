@@ -64,8 +64,9 @@ def take_back(
         )
     base = meant[-1].base
     gone = tuple(each.id for each in meant if each.base == base)
-    known = store.known(id_ for each in meant if each.id in gone for id_ in each.cases)
-    made_for = dict.fromkeys(id_ for each in meant if each.id in gone for id_ in each.cases if id_ in known)
+    ids = dict.fromkeys(id_ for each in meant if each.id in gone for id_ in each.cases)
+    known = store.known(ids)
+    made_for = [id_ for id_ in ids if id_ in known]
     reverted = [id_ for id_ in made_for if case in (None, id_) and (known[id_].patch or gone[0]) in gone]
     rest = tuple(id_ for id_ in made_for if case not in (None, id_) and known[id_].patch in gone)
     return Reverted(base, gone, rest, store.deactivate(gone, reverted, rest, check=check))

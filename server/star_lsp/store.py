@@ -346,12 +346,10 @@ class Store:
         with self._writing():
             covered = {case.id for case in self.solved_by(self.active())}
             for id_ in ids:
-                now, why = ("solved", None) if id_ in covered else (status, reason)
-                kept = "NULL" if id_ in covered else "reason"
+                now, why = ("solved", "NULL") if id_ in covered else (status, "coalesce(:reason, reason)")
                 done = self._db.execute(
-                    f"UPDATE cases SET status = ?, reason = coalesce(?, {kept}) "
-                    "WHERE id = ? AND status = 'repairing'",
-                    [now, why, id_],
+                    f"UPDATE cases SET status = :now, reason = {why} WHERE id = :id AND status = 'repairing'",
+                    {"now": now, "reason": reason, "id": id_},
                 )
                 ended += [id_] * done.rowcount
         return ended

@@ -176,6 +176,8 @@ class Ledger:
     #: What is under way may take these out, or put others in for these cases.
     leaving: set[str] = field(default_factory=set)
     repairing: set[str] = field(default_factory=set)
+    #: Cases that were seen to be solved no longer though their patch is active.
+    reopened: set[str] = field(default_factory=set)
 
 
 class Machine:
@@ -367,12 +369,17 @@ class Machine:
                 )
         for id_, solved in active.items():
             for case in solved:
-                # A revert's check may have found that it no longer is, and the repair then have failed.
-                reopened = cases[case]["status"] == "failed" or _REOPENED in (cases[case]["reason"] or "")
+                if cases[case]["patch"] in active:
+                    ledger.reopened.discard(case)
+                    continue
+                # Only a revert's check may have found that it no longer is; a repair then may have failed.
+                status, reason = cases[case]["status"], cases[case]["reason"] or ""
+                reopened = _REOPENED in reason or (status == "failed" and case in ledger.repairing)
                 promise(
-                    cases[case]["patch"] in active or reopened,
-                    f"patch {id_} is active and its case {case} is not solved",
+                    reopened or case in ledger.reopened,
+                    f"patch {id_} is active and its case {case} is {status} ({reason})",
                 )
+                ledger.reopened.add(case)
         ledger.history = history
         return history
 
