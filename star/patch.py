@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -124,6 +124,12 @@ class Patch:
                     digest.update(each.numpy().tobytes())
             object.__setattr__(self, "_digest", digest.hexdigest())
         return self._digest
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """The cases that it was made for, as far as its manifest names them."""
+        named = self.manifest.get("cases")
+        return tuple(each for each in named if isinstance(each, str)) if isinstance(named, list) else ()
 
     @property
     def size_bytes(self) -> int:
@@ -457,6 +463,18 @@ class Draft:
         part = self._parts[layer]
         assert isinstance(part, Factors)
         return part.keys.double() * _KEY
+
+    def earlier(self, layer: int, cases: Set[str]) -> Float[Tensor, "e k"]:
+        """The keys of installed patches for none of these cases, over the neurons that may move here."""
+        factors = [
+            part
+            for patch in self._installed
+            if cases.isdisjoint(patch.cases)
+            for part in patch.rows
+            if part.layer == layer and isinstance(part, Factors)
+        ]
+        keys = _keys(factors, torch.arange(self._model.neurons), torch.float32)
+        return keys[:, self._parts[layer].neurons]
 
     def add(self, layer: int, step: Float[Tensor, "k d"]) -> None:
         """Add to a layer's deltas, or values, and put the result into the model."""

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ from star.locate import Layers, Pattern, Rank, layers_by_depth, layers_by_loss, 
 from star.model import CodeModel
 from star.patch import Draft
 from star.result import Budget, Outcome, Result, Step, outcome
-from star.solve import Basis, Guard, minimum_norm, natural, shares, sparing
+from star.solve import Basis, Guard, minimum_norm, natural, places, shares, sparing
 from star.trace import Lesson, Place, System, Trace, elsewhere, join, prepare, trace
 
 __all__ = ["PUBLISHED", "STRENGTHS", "Star", "lowest_layer", "repair"]
@@ -42,6 +43,8 @@ class Star:
     natural: bool = True
     #: Whether the least norm is the least movement of what stands before the places, too.
     weigh: bool = True
+    #: Whether the places of earlier repairs are spared: their keys say what stood there.
+    earlier: bool = True
     #: Whether a case is learnt at its other prompts as well; what its places have in common there is what a
     #: completion is known by then.
     elsewhere: bool = True
@@ -68,6 +71,8 @@ class Star:
 
 #: What a paced step asks for beyond the margin, and the least loss that a place counts as having, in nats.
 _BEYOND, _LOSS = 1.0, 1e-9
+#: So many places of earlier repairs are spared at most, in each layer.
+_EARLIER = 256
 #: A lead in log-probability that no order of summation overturns, in bf16 neither.
 _SURE = 0.5
 #: A loss larger by no more than this is the same loss.
@@ -78,8 +83,8 @@ _TIMID = 0.8
 #: STAR as published: the layers the target relies on, whole; ten steps whatever happens.
 PUBLISHED = Star(
     step="weights", rank="loss", pattern="none", ratio=1.0, widen=False, natural=False, weigh=False,
-    elsewhere=False, ridge=0.0, rate=1e-2, paced=False, margin=0.0, early_stop=False, back_off=False,
-    grow=1.0, fixed=True, steps=10,
+    earlier=False, elsewhere=False, ridge=0.0, rate=1e-2, paced=False, margin=0.0, early_stop=False,
+    back_off=False, grow=1.0, fixed=True, steps=10,
 )  # fmt: skip
 
 #: How strong a repair is to be: how far ahead the expected tokens must be, and what may change for it.
@@ -345,13 +350,24 @@ class _Loop:
         return step
 
     def _guard(self, layer: int, seen: Trace) -> Guard | None:
-        """What the least norm spares: the prompts themselves, and ordinary code."""
+        """What the least norm spares: the prompts themselves, ordinary code, places of earlier repairs."""
         own = seen.ordinary[layer] if self._method.weigh else seen.ordinary[layer][:0]
         if not self._method.natural:
             return sparing(own)
         chosen, inputs = self._draft.neurons[layer], self._basis.ordinary[layer].inputs
         whole = len(chosen) == inputs.shape[1]
-        return sparing(own, inputs[:, chosen], self._basis.gram(layer) if whole else None)
+        inputs = inputs[:, chosen]
+        guarded = partial(sparing, own, inputs, self._basis.gram(layer) if whole else None)
+        keys = self._draft.earlier(layer, {case for case, _ in seen.system})
+        if not self._method.earlier or not len(keys):
+            return guarded()
+        activations = seen.activations[layer]
+        earlier = activations.norm(dim=1).mean() * places(keys, inputs.float())
+        if len(earlier) > _EARLIER and (guard := guarded()):  # those that would move most
+            sent = guard(activations.double().T).float()
+            moved = (earlier @ sent).abs() / (activations.T * sent).sum(0)
+            earlier = earlier[moved.amax(1).topk(_EARLIER).indices]
+        return guarded(earlier)
 
 
 def _way(seen: Trace, wanted: Mapping[int, Float[Tensor, "n d"]], margin: float) -> float:

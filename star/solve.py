@@ -17,7 +17,7 @@ from star.fisher import Fisher, fisher
 from star.model import CodeModel
 from star.patch import installed
 
-__all__ = ["Basis", "Guard", "damped", "minimum_norm", "natural", "normalized", "shares", "sparing"]
+__all__ = ["Basis", "Guard", "damped", "minimum_norm", "natural", "normalized", "places", "shares", "sparing"]
 
 #: What multiplies columns from the left, ``(f, n)`` to ``(f, n)``: a symmetric matrix that need not be made.
 Guard = Callable[[Tensor], Tensor]
@@ -154,27 +154,28 @@ def sparing(
     own: Float[Tensor, "m f"],
     ordinary: Float[Tensor, "r f"] | None = None,
     gram: Float[Tensor, "r r"] | None = None,
+    earlier: Float[Tensor, "e f"] | None = None,
 ) -> Guard | None:
     """The guard of a norm that is how much other activations would move; None where there are none.
 
-    ``M = (UᵀU / m + BᵀB + ε I)⁻¹``, U the prompt's ``own``, BᵀB the second moment of ``ordinary`` ones, ε a
-    tenth of the mean diagonal, so that what hardly ever fires may be used, and what always does is spared.
-    Through the smaller of two Gram matrices (Woodbury's identity), of which ``gram`` is ``B Bᵀ`` where that
-    is known.
+    ``M = (UᵀU / m + EᵀE + BᵀB + ε I)⁻¹``, U the prompt's ``own``, E those at places of ``earlier`` repairs,
+    each of which counts like all of the prompt, BᵀB the second moment of ``ordinary`` ones, ε a tenth of the
+    mean diagonal without E, so that what hardly ever fires may be used, and what always does is spared.
+    Through the smaller of two Gram matrices (Woodbury's identity), of which ``gram`` is ``B Bᵀ`` where known.
     """
-    rows = [own.double() / max(len(own), 1) ** 0.5]
-    if ordinary is not None:
-        rows.append(ordinary.double())
-    scaled = torch.cat(rows)
-    if not scaled.any():
+    far = torch.zeros(0, own.shape[1]) if ordinary is None else ordinary
+    near = own.double() / max(len(own), 1) ** 0.5
+    floor = _FLOOR * torch.cat([near, far.double()]).square().sum(0).mean()
+    if not floor:
         return None
-    floor = _FLOOR * scaled.square().sum(0).mean()
+    near = near if earlier is None else torch.cat([near, earlier.double()])
+    scaled = torch.cat([near, far.double()])
     count, inner = scaled.shape
     if inner <= count:
         whole = floor * torch.eye(inner, dtype=scaled.dtype) + scaled.T @ scaled
         return lambda columns: torch.linalg.solve(whole, columns)
-    beside = scaled @ rows[0].T
-    last = scaled @ scaled[len(own) :].T if gram is None else torch.cat([beside[len(own) :].T, gram])
+    beside = scaled @ near.T
+    last = scaled @ scaled[len(near) :].T if gram is None else torch.cat([beside[len(near) :].T, gram])
     small = floor * torch.eye(count, dtype=scaled.dtype) + torch.cat([beside, last], 1)
 
     def guard(columns: Tensor) -> Tensor:
@@ -182,6 +183,16 @@ def sparing(
         return solved
 
     return guard
+
+
+def places(keys: Float[Tensor, "e f"], ordinary: Float[Tensor, "r f"]) -> Float[Tensor, "e f"]:
+    """What stood where keys were made, as far as ordinary activations tell: ``(BᵀB + ε I) k``, of length one.
+
+    A key is ``M z``; of M the prompt's own part is forgotten.
+    """
+    floor = _FLOOR * ordinary.square().sum(0).mean()
+    stood: Tensor = torch.nn.functional.normalize((keys @ ordinary.T) @ ordinary + floor * keys)
+    return stood
 
 
 def _gram_factor(head: Float[Tensor, "v d"], gain: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from star.family import tensor_at
 from star.model import CodeModel
-from star.solve import Basis, damped, minimum_norm, natural, normalized, sparing
+from star.solve import Basis, damped, minimum_norm, natural, normalized, places, sparing
 
 SIZES = st.integers(1, 12)
 
@@ -82,6 +82,31 @@ def test_the_prompt_and_ordinary_code_are_spared_together_as_numpy_says(
     guard = sparing(torch.tensor(own), torch.tensor(other), gram)
     assert guard
     assert np.allclose(guard(torch.tensor(columns)).numpy(), inverse @ columns, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("earlier_rows", [1, 30])
+@pytest.mark.parametrize("known", [True, False])
+def test_each_place_of_an_earlier_repair_counts_like_all_of_the_prompt_as_numpy_says(
+    earlier_rows: int, known: bool
+) -> None:
+    rng = np.random.default_rng(earlier_rows)
+    own, other, earlier = (rng.normal(size=(rows, 12)) for rows in (3, 5, earlier_rows))
+    usual = own.T @ own / 3 + other.T @ other
+    inverse = np.linalg.inv(usual + earlier.T @ earlier + 0.1 * np.trace(usual) / 12 * np.eye(12))
+    columns = rng.normal(size=(12, 4))
+    gram = torch.tensor(other @ other.T) if known else None
+    guard = sparing(torch.tensor(own), torch.tensor(other), gram, torch.tensor(earlier))
+    assert guard
+    assert np.allclose(guard(torch.tensor(columns)).numpy(), inverse @ columns, rtol=1e-6, atol=1e-9)
+
+
+def test_a_key_tells_what_stood_where_it_was_made() -> None:
+    rng = np.random.default_rng(0)
+    other, stood = rng.normal(size=(5, 12)) * np.linspace(0.1, 3, 12), rng.normal(size=(2, 12))
+    guard = sparing(torch.zeros(0, 12), torch.tensor(other))
+    assert guard
+    found = places(guard(torch.tensor(stood).T).T, torch.tensor(other)).numpy()
+    assert np.allclose(found, stood / np.linalg.norm(stood, axis=1, keepdims=True))
 
 
 def test_the_basis_is_the_rows_of_the_pseudo_inverse_with_the_final_gain_folded_in(model: CodeModel) -> None:
