@@ -275,6 +275,61 @@ def test_a_repair_stands_on_what_is_installed(one: CodeModel) -> None:
     assert [write(one, case) for case in both] == ["x+1", "os"]
 
 
+def test_a_repair_moves_the_places_of_earlier_ones_less_when_it_spares_them(model: CodeModel) -> None:
+    first, basis = tiny.case(model), Basis(model)
+    earlier = repair(model, [first], Budget(60), method=BATCH, basis=basis).patch
+    others = [("y*2", "for y in"), ("a,b", "z = f("), ("is", "if k ")]
+
+    def moved(spares: bool) -> float:
+        total = 0.0
+        for expected, prefix in others:
+            install(model, [earlier])
+            lessons = prepare(model, [first])
+            before, case = trace(model, lessons).loss, tiny.case(model, expected, prefix, id="b")
+            method = replace(BATCH, earlier=spares)
+            install(model, [earlier, repair(model, [case], Budget(60), method=method, basis=basis).patch])
+            total += abs(trace(model, lessons).loss - before)
+        return total
+
+    assert moved(True) < moved(False)
+
+
+def test_what_was_taught_once_can_be_taught_otherwise(one: CodeModel) -> None:
+    """The place of an earlier repair is spared, but not from the very repair that is at it."""
+    install(one, [repair(one, [tiny.case(one)], Budget(60), method=BATCH).patch])
+    again = repair(one, [tiny.case(one, "x-1", id="b")], Budget(60), method=BATCH)
+    assert again.solved
+    assert _writes(one, again) == "x-1"
+
+
+def test_many_earlier_places_are_no_more_work_than_a_few(
+    one: CodeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond a number those are spared that would move most."""
+    basis, first, second = Basis(one), tiny.case(one), tiny.case(one, "y*2", "for y in", id="b")
+    earlier = repair(one, [first], Budget(60), method=BATCH, basis=basis).patch
+    install(one, [earlier])
+    every = repair(one, [second], Budget(60), method=BATCH, basis=basis).patch
+    monkeypatch.setattr("star.repair._EARLIER", 1)
+    some = repair(one, [second], Budget(60), method=BATCH, basis=basis).patch
+    monkeypatch.setattr("star.repair._EARLIER", 99)
+    assert repair(one, [second], Budget(60), method=BATCH, basis=basis).patch.digest == every.digest
+    assert some.digest != every.digest
+
+
+def test_the_places_of_a_case_are_not_held_against_its_own_next_repair(one: CodeModel) -> None:
+    basis = Basis(one)
+    install(one, [repair(one, [tiny.case(one)], Budget(60), method=BATCH, basis=basis).patch])
+
+    def digest(spares: bool, id: str) -> str:
+        method = replace(BATCH, earlier=spares)
+        case = tiny.case(one, "x-1", id=id)
+        return repair(one, [case], Budget(60), method=method, basis=basis).patch.digest
+
+    assert digest(True, "a") == digest(False, "a")
+    assert digest(True, "b") != digest(False, "b")
+
+
 def test_what_is_already_right_needs_no_rows(model: CodeModel) -> None:
     install(model, [_batch(model).patch])
     again = repair(model, [tiny.case(model)], Budget(10), method=replace(BATCH, margin=9.0))
