@@ -92,9 +92,9 @@ class Lean:
         config, inner = network.config, network.model
         self._network = network
         self._layers = layers
-        #: The first of the layers that repairs change, unless they are asked for others: the last quarter, as
+        #: The first of the layers that repairs change, unless they are asked for others: the last half, as
         #: ``locate``, which stands above this module, has it.
-        self.mark = len(layers) - max(1, round(len(layers) / 4))
+        self.mark = len(layers) - max(1, round(len(layers) / 2))
         # As tensors: a number of Python's is made one in each call, which takes longer than to add it.
         self._epsilon, self._share = torch.tensor(config.rms_norm_eps), torch.tensor(1 / config.hidden_size)
         self._heads: int = config.num_attention_heads

@@ -31,7 +31,7 @@ class Star:
     #: What the gradient gives its signs to: what each failing position shall have added to its outputs,
     #: before the least squares are solved; or, as published, the delta of the weights, after that.
     step: Literal["outputs", "weights"] = "outputs"
-    layers: Layers = "1/4"
+    layers: Layers = "2/4"
     rank: Rank = "depth"
     pattern: Pattern = "none"
     #: Share of one layer's neurons that may change in all, by any other pattern.
@@ -82,16 +82,16 @@ _TIMID = 0.8
 
 #: STAR as published: the layers the target relies on, whole; ten steps whatever happens.
 PUBLISHED = Star(
-    step="weights", rank="loss", pattern="none", ratio=1.0, widen=False, natural=False, weigh=False,
-    earlier=False, elsewhere=False, ridge=0.0, rate=1e-2, paced=False, margin=0.0, early_stop=False,
-    back_off=False, grow=1.0, fixed=True, steps=10,
+    step="weights", layers="1/4", rank="loss", pattern="none", ratio=1.0, widen=False, natural=False,
+    weigh=False, earlier=False, elsewhere=False, ridge=0.0, rate=1e-2, paced=False, margin=0.0,
+    early_stop=False, back_off=False, grow=1.0, fixed=True, steps=10,
 )  # fmt: skip
 
-#: How strong a repair is to be: how far ahead the expected tokens must be, and what may change for it.
+#: How strong a repair is to be: how far ahead the expected tokens must be.
 STRENGTHS: Mapping[str, Star] = {
     "gentle": Star(margin=0.5),
     "normal": Star(),
-    "strong": Star(margin=4.0, layers="2/4"),
+    "strong": Star(margin=4.0),
 }
 
 

@@ -2,8 +2,9 @@
 
 Counted at the output projections, which every layer that runs passes its tokens through: a layer that is
 skipped because what lies below a repair was kept does not run it. A backward pass through a layer counts like
-a forward one: it computes gradients of activations only, by as many multiplications. Not counted: the head
-(``v x d`` for each expected token and each pass), and the gradients of the weights that move.
+a forward one: it computes gradients of activations only, by as many multiplications; in int8 for the positions
+alone that have a gradient, as others are left out there. Not counted: the head (``v x d`` for each expected
+token and each pass), and the gradients of the weights that move.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from star.case import Case
 from star.model import CodeModel
+from star.product import Int8Linear
 
 __all__ = ["Cost", "counted", "tokens_of"]
 
@@ -53,12 +55,13 @@ def counted(model: CodeModel, cases: Sequence[Case]) -> Iterator[Cost]:
     """Count what ``model`` runs while inside, in passes over the tokens of ``cases``."""
     cost = Cost(model.depth, tokens_of(model, cases))
 
-    def record(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def record(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         inputs = args[0]
         tokens = inputs.numel() // inputs.shape[-1]
         cost.layer_tokens += tokens
         if inputs.requires_grad:  # so not in the lowest layer that moves: a backward pass ends there
-            inputs.register_hook(lambda _gradient: back(tokens))  # type: ignore[no-untyped-call]
+            skips = isinstance(module, Int8Linear)
+            inputs.register_hook(lambda gradient: back(_asked(gradient) if skips else tokens))  # type: ignore[no-untyped-call]
 
     def back(tokens: int) -> None:
         cost.layer_tokens += tokens
@@ -72,6 +75,11 @@ def counted(model: CodeModel, cases: Sequence[Case]) -> Iterator[Cost]:
         cost.seconds = time.monotonic() - started
         for handle in handles:
             handle.remove()
+
+
+def _asked(gradient: Tensor) -> int:
+    """Positions of which something is asked."""
+    return int(gradient.flatten(0, -2).any(-1).sum())
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from star.lean import Lean, lean_of
 from star.locate import layers_by_depth
 from star.model import CodeModel
 from star.patch import Patch, Rows, installed
+from star.repair import Star
 from tests import tiny
 
 KNOWN = ("llama", "qwen2")
@@ -77,7 +78,7 @@ def test_a_patch_that_is_put_in_counts_and_one_that_is_taken_out_does_not(model_
 def test_the_mark_is_where_default_repairs_begin(depth: int) -> None:
     model = _model("qwen2")
     layers = _lean(model)._layers[:1] * depth
-    assert Lean(model.network, layers).mark == layers_by_depth(depth, "1/4")[0]
+    assert Lean(model.network, layers).mark == layers_by_depth(depth, Star().layers)[0]
 
 
 def test_room_grows_and_what_was_read_stays() -> None:

@@ -1,5 +1,7 @@
 """What a repair costs."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -35,6 +37,19 @@ def test_a_backward_pass_counts_as_far_down_as_it_goes(model: CodeModel) -> None
     with counted(model, [case]) as cost:
         trace(model, lessons, scored=[2, 3])
     assert cost.passes == 2 / 4 + 1 / 4  # the lowest layer's own gradients end at its projection's outputs
+
+
+def test_in_int8_a_backward_pass_counts_the_positions_that_have_a_gradient(tmp_path: Path) -> None:
+    model = CodeModel.load(tiny.folder(tmp_path / "model"), "int8")
+    case = tiny.case(model)
+    lessons, neurons = prepare(model, [case], 1), {layer: torch.arange(5) for layer in (1, 2, 3)}
+    with counted(model, [case]) as cost:
+        seen = trace(model, lessons, neurons, system="targets", rows=False)
+    assert seen.targets == 4  # the three that are expected, and the end
+    assert cost.layer_tokens == 3 * cost.tokens + 2 * 4
+    with counted(model, [case]) as cost:
+        trace(model, lessons, neurons, system="targets")  # rows move what stands before, too
+    assert cost.layer_tokens > 3 * cost.tokens + 2 * 4
 
 
 def test_what_is_seen_is_not_changed_by_counting(model: CodeModel) -> None:
