@@ -2,9 +2,9 @@
 
 Counted at the output projections, which every layer that runs passes its tokens through: a layer that is
 skipped because what lies below a repair was kept does not run it. A backward pass through a layer counts like
-a forward one: it computes gradients of activations only, by as many multiplications; in int8 for the positions
-alone that have a gradient, as others are left out there. Not counted: the head (``v x d`` for each expected
-token and each pass), and the gradients of the weights that move.
+a forward one: it computes gradients of activations only, by as many multiplications; in int8 for those
+positions alone that have a gradient, as others are left out there. Not counted: the head (``v x d`` for each
+expected token and each pass), and the gradients of the weights that move.
 """
 
 import contextlib
