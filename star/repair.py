@@ -50,8 +50,8 @@ class Star:
     elsewhere: bool = True
     #: How much of the least squares' promise is given up where keeping it would take a huge delta.
     ridge: float = 0.1
-    #: How far a step goes: less than the whole way, as a few shorter steps move ordinary code less than one.
-    rate: float = 0.7
+    #: How far a step goes.
+    rate: float = 1.0
     #: Whether that is a share of the way which the places are short of by the gradient, and not a multiple of
     #: the steers: what these move differs by model.
     paced: bool = True
