@@ -276,8 +276,8 @@ def test_a_repair_stands_on_what_is_installed(one: CodeModel) -> None:
 
 
 def test_a_repair_moves_the_places_of_earlier_ones_less_when_it_spares_them(model: CodeModel) -> None:
-    first, basis = tiny.case(model), Basis(model)
-    earlier = repair(model, [first], Budget(60), method=BATCH, basis=basis).patch
+    first, basis, shorter = tiny.case(model), Basis(model), replace(BATCH, rate=0.7)
+    earlier = repair(model, [first], Budget(60), method=shorter, basis=basis).patch
     others = [("y*2", "for y in"), ("a,b", "z = f("), ("is", "if k ")]
 
     def moved(spares: bool) -> float:
@@ -286,7 +286,7 @@ def test_a_repair_moves_the_places_of_earlier_ones_less_when_it_spares_them(mode
             install(model, [earlier])
             lessons = prepare(model, [first])
             before, case = trace(model, lessons).loss, tiny.case(model, expected, prefix, id="b")
-            method = replace(BATCH, earlier=spares)
+            method = replace(shorter, earlier=spares)
             install(model, [earlier, repair(model, [case], Budget(60), method=method, basis=basis).patch])
             total += abs(trace(model, lessons).loss - before)
         return total
