@@ -464,7 +464,7 @@ class Draft:
         assert isinstance(part, Factors)
         return part.keys.double() * _KEY
 
-    def earlier(self, layer: int, cases: Set[str]) -> Float[Tensor, "e k"]:
+    def earlier_keys(self, layer: int, cases: Set[str]) -> Float[Tensor, "e k"]:
         """The keys of installed patches for none of these cases, over the neurons that may move here."""
         factors = [
             part

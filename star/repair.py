@@ -358,8 +358,10 @@ class _Loop:
         whole = len(chosen) == inputs.shape[1]
         inputs = inputs[:, chosen]
         guarded = partial(sparing, own, inputs, self._basis.gram(layer) if whole else None)
-        keys = self._draft.earlier(layer, {case for case, _ in seen.system})
-        if not self._method.earlier or not len(keys):
+        if not self._method.earlier:
+            return guarded()
+        keys = self._draft.earlier_keys(layer, {case for case, _ in seen.system})
+        if not len(keys):
             return guarded()
         activations = seen.activations[layer]
         earlier = activations.norm(dim=1).mean() * places(keys, inputs.float())

@@ -163,13 +163,13 @@ def sparing(
     mean diagonal without E, so that what hardly ever fires may be used, and what always does is spared.
     Through the smaller of two Gram matrices (Woodbury's identity), of which ``gram`` is ``B Bᵀ`` where known.
     """
-    far = torch.zeros(0, own.shape[1]) if ordinary is None else ordinary
     near = own.double() / max(len(own), 1) ** 0.5
-    floor = _FLOOR * torch.cat([near, far.double()]).square().sum(0).mean()
+    far = near[:0] if ordinary is None else ordinary.double()
+    floor = _FLOOR * torch.cat([near, far]).square().sum(0).mean()
     if not floor:
         return None
     near = near if earlier is None else torch.cat([near, earlier.double()])
-    scaled = torch.cat([near, far.double()])
+    scaled = torch.cat([near, far])
     count, inner = scaled.shape
     if inner <= count:
         whole = floor * torch.eye(inner, dtype=scaled.dtype) + scaled.T @ scaled

@@ -63,7 +63,7 @@ def test_a_patch_that_is_not_what_went_live_is_out_by_name_and_the_rest_is_serve
     machine: Machine, kind: str, why: str
 ) -> None:
     machine.ready()
-    cases = [machine.repaired(name) for name in ("ba", "dc", "fe")]  # none of which leans on another
+    cases = [machine.repaired(name) for name in ("hg", "aa", "dh")]  # none of which teaches another
     first, *rest = machine.ledger.history
     lost = next(id_ for id_ in cases if machine.client.case(id_)["patchId"] == first)
     machine.kill("server")
@@ -82,8 +82,7 @@ def test_a_patch_that_is_not_what_went_live_is_out_by_name_and_the_rest_is_serve
     assert (case["status"], case["patchId"]) == ("pending", None)
     assert why in case["reason"]
     client.command("repairAll", cases=[lost], fromBase=False)
-    # By a new patch, or by none where the others have taught so small a model as much.
-    assert client.until_case(lost, "solved", seconds=60)["patchId"] != first
+    assert client.until_case(lost, "solved", seconds=60)["patchId"] not in (None, first)
 
 
 def test_a_patch_that_is_damaged_while_the_server_runs_is_out_with_the_next_change(machine: Machine) -> None:

@@ -302,10 +302,7 @@ def test_what_was_taught_once_can_be_taught_otherwise(one: CodeModel) -> None:
     assert _writes(one, again) == "x-1"
 
 
-def test_many_earlier_places_are_no_more_work_than_a_few(
-    one: CodeModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Beyond a number those are spared that would move most."""
+def test_only_so_many_earlier_places_are_spared(one: CodeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     basis, first, second = Basis(one), tiny.case(one), tiny.case(one, "y*2", "for y in", id="b")
     earlier = repair(one, [first], Budget(60), method=BATCH, basis=basis).patch
     install(one, [earlier])

@@ -64,9 +64,10 @@ class Speed:
 
         from star.locate import layers_by_depth
         from star.patch import Patch, Rows, install, load
+        from star.repair import Star
 
         model, rows = self._model, []
-        for layer in layers_by_depth(model.depth, "2/4"):
+        for layer in layers_by_depth(model.depth, Star().layers):
             neurons = torch.arange(0, model.neurons, _EACH)
             rows.append(Rows(layer, neurons, torch.full((len(neurons), model.width), 1e-6)))
         with tempfile.TemporaryDirectory(prefix="star-lsp-bench-") as folder:
