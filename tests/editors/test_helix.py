@@ -98,14 +98,31 @@ def completed(helix: Terminal, file: Path, text: str) -> None:
     until(tried, f"completion {text!r}", 90, helix.screen)
 
 
+def offered(helix: Terminal, text: str, action: str) -> None:
+    """Correct the line to a text and ask what can be done, until a code action is offered.
+
+    Under load Helix 25 sends changes out of their order even at a person's pace (5 of 40 times beside four
+    busy processes), and the server then has another text than is seen; written anew, it is right again.
+    """
+
+    def tried() -> bool:
+        helix.type("", "Escape", "Escape")
+        helix.type(f"%c{text}", "Escape")
+        helix.type("%", "Space", "a")
+        try:
+            return bool(until(lambda: action in helix.screen(), "menu", 5))
+        except AssertionError:
+            return False
+
+    until(tried, f"code action {action!r}", 90, helix.screen)
+
+
 def test_a_wrong_completion_is_flagged_by_code_action_repaired_and_reverted(
     helix: Terminal, lsp: Lsp, tmp_path: Path
 ) -> None:
     file = tmp_path / "pairs.py"
     completed(helix, file, "one")
-    helix.type("%cab = two", "Escape")
-    helix.type("%", "Space", "a")
-    until(lambda: "`one` was wrong, `two` is right" in helix.screen(), "code action", 30, helix.screen)
+    offered(helix, "ab = two", "`one` was wrong, `two` is right")
     helix.type("", "Enter")
     (case,) = lsp.settled()
     assert (case["rejected"], case["expected"], case["status"]) == ("one", "two", "solved")
