@@ -7,7 +7,7 @@ changes a weight: that is ``patch.py``'s alone.
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from star.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from star.patch import Patch
 
-__all__ = ["CodeModel", "Tap", "Trunk"]
+__all__ = ["CodeModel", "Stem", "Tap", "Trunk"]
 
 #: Added tokens that are markup, not text: `<|fim_prefix|>`, `<EOT>`, `[SUFFIX]`; not runs of blanks.
 _MARKUP = re.compile(r"\s*(<.+>|\[[A-Z_]+\]|▁<[A-Z]+>)\s*")
@@ -248,20 +248,27 @@ class CodeModel:
             limit = f"this model's context of {self.context}"
             raise CaseError(f"{tokens} tokens are more than {limit}; shorten the prompt.")
 
-    def logits(self, ids: Sequence[int], positions: Sequence[int] | None = None) -> Float[Tensor, "n v"]:
-        """Logits after each of ``positions`` (default: all) of one sequence of token ids.
+    def logits(
+        self, ids: Sequence[int], positions: Sequence[int] | None = None, stem: "Stem | None" = None
+    ) -> Float[Tensor, "n v"]:
+        """Logits after each of ``positions`` (default: all) of one sequence of token ids, or of its rest.
+
+        ``stem`` is what the model has read of what stands before ``ids``.
 
         Raises:
             CaseError: the sequence is longer than the model's context.
         """
-        self.check_length(len(ids))
+        self.check_length(len(ids) + (stem.length if stem else 0))
         keep: Int[Tensor, " n"] = torch.tensor(range(len(ids)) if positions is None else list(positions))
-        out = self.network(torch.tensor([list(ids)]), use_cache=False, logits_to_keep=keep)
+        cache = stem.cache() if stem else None
+        out = self.network(
+            torch.tensor([list(ids)]), cache=cache, use_cache=cache is not None, logits_to_keep=keep
+        )
         logits: Tensor = out.logits[0]
         return logits.float()
 
     @contextlib.contextmanager
-    def tapped(self, layers: Sequence[int], since: int = 0) -> Iterator[dict[int, Tap]]:
+    def tapped(self, layers: Sequence[int]) -> Iterator[dict[int, Tap]]:
         """Record what passes the output projections of ``layers`` while inside, ready for gradients.
 
         The lowest one's output becomes the leaf of the graph, so that a backward pass ends there and
@@ -273,10 +280,6 @@ class CodeModel:
             self.projection(layer).register_forward_hook(partial(_record, taps, layer, layer == min(layers)))
             for layer in layers
         ]
-        if since:
-            handles += [
-                each.register_forward_hook(partial(_cut, since)) for each in self._layers[min(layers) :]
-            ]
         try:
             yield taps
         finally:
@@ -294,12 +297,13 @@ class CodeModel:
             handle.remove()
 
     @contextlib.contextmanager
-    def resumed(self, trunk: "Trunk") -> Iterator[None]:
-        """Run only from ``trunk.layer`` up, on what was recorded below it."""
+    def resumed(self, trunk: "Trunk", start: int = 0, stop: int | None = None) -> Iterator[None]:
+        """Run only from ``trunk.layer`` up, on what was recorded below it at some positions (all)."""
         skipped = self._layers[: trunk.layer]
+        output = trunk.part(start, stop) if start or stop is not None else trunk.output
         for layer in skipped:
             # An instance attribute shadows the class's forward; deleting it brings that back.
-            layer.forward = lambda *_args, **_kwargs: trunk.output
+            layer.forward = lambda *_args, **_kwargs: output
         try:
             yield
         finally:
@@ -323,6 +327,27 @@ class CodeModel:
             stop.remove()
         return Trunk(layer, kept[0])
 
+    def stem(self, ids: Sequence[int], trunk: "Trunk") -> "Stem":
+        """What the layers from ``trunk.layer`` up make of the first tokens of its sequence."""
+        cache = _cache()
+        layers = range(trunk.layer, self.depth)
+        stop = tensor_at(self.network, self.family.norm).register_forward_pre_hook(_leave)
+        try:
+            with (
+                torch.no_grad(),
+                self.tapped(layers) as taps,
+                self.resumed(trunk, 0, len(ids)),
+                contextlib.suppress(_Left),
+            ):
+                self.network(torch.tensor([list(ids)]), cache=cache, use_cache=True, logits_to_keep=1)
+        finally:
+            stop.remove()
+        return Stem(
+            len(ids),
+            tuple((cache.layers[layer].keys, cache.layers[layer].values) for layer in layers),
+            {layer: tap.inputs for layer, tap in taps.items()},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Trunk:
@@ -330,6 +355,41 @@ class Trunk:
 
     layer: int
     output: Any = field(default=None, repr=False)
+
+    def part(self, start: int, stop: int | None) -> Any:
+        """That of some positions."""
+        if isinstance(self.output, tuple):
+            return (self.output[0][:, start:stop], *self.output[1:])
+        return self.output if self.output is None else self.output[:, start:stop]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stem:
+    """What the layers above a trunk have made of the first tokens of its sequence, to be gone on from.
+
+    As the weights were then: where they have changed since, what comes after it is only nearly right.
+    """
+
+    length: int
+    #: Keys and values ``(1, h, t, s)``, of the layer above the trunk and of each that follows.
+    pairs: tuple[tuple[Tensor, Tensor], ...]
+    #: What passed the output projections, by layer.
+    inputs: Mapping[int, Float[Tensor, "t f"]]
+
+    def cache(self) -> Any:
+        """Keys and values as the network asks for them; layers that do not run have those of another."""
+        made = _cache()
+        lowest = min(self.inputs)
+        for layer in range(lowest + len(self.pairs)):
+            made.update(*self.pairs[max(0, layer - lowest)], layer)
+        return made
+
+
+def _cache() -> Any:
+    """Of nothing; one that forgets nothing, whatever the network looks at."""
+    from transformers.cache_utils import DynamicCache  # costs seconds; only those who load pay
+
+    return DynamicCache()
 
 
 def _network(folder: Path) -> Any:
@@ -352,13 +412,6 @@ def _network(folder: Path) -> Any:
     if absent := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
         raise _unreadable(folder, f"it lacks the weight {absent[0]}")
     return network
-
-
-def _cut(since: int, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-    """Have no gradient flow into what a layer makes of the positions before ``since``."""
-    hidden = output[0] if isinstance(output, tuple) else output
-    if hidden.requires_grad:
-        hidden.register_hook(lambda grad: torch.cat([torch.zeros_like(grad[:, :since]), grad[:, since:]], 1))
 
 
 def _record(

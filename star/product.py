@@ -241,9 +241,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         numbers, scale, beside = ctx.linear.numbers, ctx.linear.scale, ctx.beside
-        (every,) = grads
-        given = every.any(1)  # where nothing is asked of a position, nothing is computed for it
-        rows = every[given]
+        (rows,) = grads
         weighed = rows * scale
         total = torch.zeros(len(weighed), numbers.shape[1])
         # In parts: the head as a whole would be half a gigabyte of fp32.
@@ -256,7 +254,7 @@ class _Product(torch.autograd.Function):
             if beside.factors:
                 keys, values = beside.factors
                 total.addmm_(rows @ values.T, keys)
-        return torch.zeros(len(every), total.shape[1]).index_put_((given,), total), None
+        return total, None
 
 
 def _packed(digits: Float[Tensor, "n i"], packed: Any) -> Float[Tensor, "n o"]:

@@ -18,7 +18,7 @@ from star.model import CodeModel
 from star.patch import Draft
 from star.result import Budget, Outcome, Result, Step, outcome
 from star.solve import Basis, Guard, minimum_norm, natural, places, shares, sparing
-from star.trace import Lesson, Place, System, Trace, elsewhere, join, prepare, trace
+from star.trace import Lesson, Place, System, Trace, begun, elsewhere, join, prepare, trace
 
 __all__ = ["PUBLISHED", "STRENGTHS", "Star", "lowest_layer", "repair"]
 
@@ -124,7 +124,9 @@ def repair(
         lessons = prepare(model, cases, min(layers))
     Cancelled.check(cancelled)
     whole = method.pattern == "none"
-    first = last = trace(model, lessons, scored=() if whole else layers)
+    kept = method.step == "outputs"  # rows also move what stands before the targets
+    read = begun(model, lessons, cancelled) if kept else lessons
+    first = last = trace(model, read, scored=() if whole else layers)
     failing = len({failure.case for failure in first.failures}) if method.widen else 1
     outcomes = () if first.failures else tuple(outcome(model, case) for case in cases)
     is_wrong = bool(first.failures) or not all(each.solved for each in outcomes)
@@ -146,9 +148,9 @@ def repair(
             loop = _Loop(model, draft, basis, method, most, until, on_step, cancelled)
             if method.mode == "batch":
                 others = elsewhere(model, cases, min(layers)) if method.elsewhere else ()
-                loop.together([*lessons, *others])
+                loop.together(read, begun(model, others, cancelled) if kept else others)
             else:
-                loop.one_by_one(lessons)
+                loop.one_by_one(read)
             steps = loop.steps
             draft.condense()
             if loop.sure and method.margin >= _SURE:
@@ -211,9 +213,9 @@ class _Loop:
         #: The last look at all lessons, once none of them fails by the margin.
         self.sure: Trace | None = None
 
-    def together(self, lessons: Sequence[Lesson]) -> None:
-        """Batch mode: all failing positions of all lessons in one system."""
-        self._run(lessons, self._failures(lessons) if self._method.fixed else ())
+    def together(self, lessons: Sequence[Lesson], others: Sequence[Lesson] = ()) -> None:
+        """Batch mode: all failing positions of all lessons, and of ``others``, in one system."""
+        self._run(lessons, self._failures([*lessons, *others]) if self._method.fixed else (), others)
 
     def one_by_one(self, lessons: Sequence[Lesson]) -> None:
         """Iterative mode: each failing token is a system of its own, one after another.
@@ -221,18 +223,25 @@ class _Loop:
         Repairing one may break another: unless ``fixed``, those that fail are gone through again, until
         none does or each has used up its steps.
         """
-        of = {lesson.case.id: lesson for lesson in lessons}
         used: dict[Place, int] = {}
         while failures := self._failures(lessons):
             before = self.steps
             for failure in failures:
                 place = _place(failure)
-                used[place] = self._run([of[failure.case]], [failure], place, used.get(place, 0))
+                of = {lesson.case.id: lesson for lesson in lessons}
+                used[place] = self._run([of[failure.case]], [failure], (), place, used.get(place, 0))
+                lessons = self._anew(lessons)
             if self._method.fixed or self.steps == before:
                 return
 
     def _failures(self, lessons: Sequence[Lesson]) -> tuple[Failure, ...]:
         return trace(self._model, lessons, margin=self._method.margin).failures
+
+    def _anew(self, lessons: Sequence[Lesson]) -> tuple[Lesson, ...]:
+        """The same lessons, with what stands before their targets read again where that is kept."""
+        if self._method.step == "weights":
+            return tuple(lessons)
+        return begun(self._model, lessons, self._cancelled)
 
     @property
     def _is_late(self) -> bool:
@@ -242,10 +251,16 @@ class _Loop:
         self,
         lessons: Sequence[Lesson],
         failures: Sequence[Failure],
+        others: Sequence[Lesson] = (),
         only: Place | None = None,
         taken: int = 0,
     ) -> int:
-        """Step on one system until nothing fails, or the budget is used up; the steps taken for it so far."""
+        """Step on one system until nothing fails, or the budget is used up; the steps taken for it so far.
+
+        What stands before the targets is taken as it was read last: it was told to stay still. When nothing
+        fails any more, it is read again, but for ``others``, and all is looked at with that.
+        """
+        judged, lessons = len(lessons), [*lessons, *others]
         method, rate = self._method, self._method.rate
         steers = _Steers(self._basis)
         steers.learn(failures)
@@ -256,14 +271,14 @@ class _Loop:
         last: Trace | None = None
         kept: dict[int, Float[Tensor, "k d"]] = {}
         while True:
-            Cancelled.check(self._cancelled)
             looks = dict(best)
-            right = [each for each in range(len(lessons)) if not self._is_open(best.get(each))]
-            wrong = [each for each in range(len(lessons)) if each not in right]
+            wrong = [each for each in range(len(lessons)) if self._is_open(best.get(each))]
             self._look(looks, lessons, wrong, only, system)
-            again = right and not any(look.failures for look in looks.values())
+            is_wrong = any(look.failures for look in looks.values())
+            again = last is not None and method.step == "outputs" and not is_wrong
             if again:  # what was right is asked only when nothing else fails: it was told to stay still
-                self._look(looks, lessons, right, only, system)
+                lessons = [*self._anew(lessons[:judged]), *lessons[judged:]]
+                self._look(looks, lessons, range(len(lessons)), only, system)
             seen = join(list(looks.values()))
             if last and not again and method.back_off and not seen.loss <= last.loss * _SAME:
                 self._draft.restore(kept)
@@ -285,7 +300,7 @@ class _Loop:
                 return taken
             steers.learn(seen.failures)
             asked = seen.pooled()
-            self._move(asked, steers.at(asked.system, steered), rate)
+            self._move(asked, steers.at(asked.system, steered), rate, lessons)
             taken += 1
             self.steps += 1
 
@@ -303,12 +318,15 @@ class _Loop:
     ) -> None:
         """Look at some of the lessons again."""
         for each in wanted:
+            Cancelled.check(self._cancelled)
             looks[each] = trace(
                 self._model, [lessons[each]], self._draft.neurons,
                 margin=self._method.margin, only=only, system=system, rows=self._method.step == "weights",
             )  # fmt: skip
 
-    def _move(self, seen: Trace, steers: Float[Tensor, "n d"], rate: float) -> None:
+    def _move(
+        self, seen: Trace, steers: Float[Tensor, "n d"], rate: float, lessons: Sequence[Lesson]
+    ) -> None:
         """One step: magnitude from the steers, direction from the gradient.
 
         For a system of one position the two ways are one. For more, signs given to the outputs leave the
@@ -326,9 +344,11 @@ class _Loop:
                 wanted[layer] = natural(each, seen.pulls[layer], self._basis.damped(layer))
         far = rate * (_way(seen, wanted, method.margin) if method.paced else 1.0)
         for layer, each in wanted.items():
-            self._draft.add(layer, -far * self._by_keys(layer, seen, each))
+            self._draft.add(layer, -far * self._by_keys(layer, seen, each, lessons))
 
-    def _by_keys(self, layer: int, seen: Trace, wanted: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
+    def _by_keys(
+        self, layer: int, seen: Trace, wanted: Float[Tensor, "n d"], lessons: Sequence[Lesson]
+    ) -> Float[Tensor, "m d"]:
         """What is added to the values of all keys, for the places that are seen to move as wanted.
 
         A place keeps the key of its first step, ``M zᵀ``, the least movement that reaches it: so a patch has
@@ -337,7 +357,7 @@ class _Loop:
         activations, scales = seen.activations[layer], self._scales[layer]
         new = [row for row, place in enumerate(seen.system) if place not in scales]
         if new:
-            guard = self._guard(layer, seen)
+            guard = self._guard(layer, seen, lessons)
             keys = activations[new] if guard is None else guard(activations[new].double().T).T
             for row, scale in zip(new, self._draft.extend(layer, keys), strict=True):
                 scales[seen.system[row]] = (len(scales), scale)
@@ -349,12 +369,14 @@ class _Loop:
         step[list(at)] = added.float()
         return step
 
-    def _guard(self, layer: int, seen: Trace) -> Guard | None:
+    def _guard(self, layer: int, seen: Trace, lessons: Sequence[Lesson]) -> Guard | None:
         """What the least norm spares: the prompts themselves, ordinary code, places of earlier repairs."""
-        own = seen.ordinary[layer] if self._method.weigh else seen.ordinary[layer][:0]
+        chosen = self._draft.neurons[layer]
+        before = [lesson.ordinary[layer][:, chosen] for lesson in lessons if lesson.stem]
+        own = torch.cat(before).float() if before and self._method.weigh else seen.activations[layer][:0]
         if not self._method.natural:
             return sparing(own)
-        chosen, inputs = self._draft.neurons[layer], self._basis.ordinary[layer].inputs
+        inputs = self._basis.ordinary[layer].inputs
         whole = len(chosen) == inputs.shape[1]
         inputs = inputs[:, chosen]
         guarded = partial(sparing, own, inputs, self._basis.gram(layer) if whole else None)

@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from star.case import Case, Failure
-from star.errors import CaseError
-from star.model import CodeModel, Tap, Trunk
+from star.errors import Cancelled, CaseError
+from star.model import CodeModel, Stem, Tap, Trunk
 
-__all__ = ["Lesson", "Place", "System", "Trace", "elsewhere", "held", "join", "prepare", "trace"]
+__all__ = ["Lesson", "Place", "System", "Trace", "begun", "elsewhere", "held", "join", "prepare", "trace"]
 
 #: A case, and a position counted from the first token of its completion.
 Place = tuple[str, int]
@@ -23,21 +23,37 @@ System = Sequence[Place] | Literal["failing", "targets"]
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A case as token ids: ``prompt + expected``, and what the layers below the repair make of it."""
+    """A case as token ids: ``prompt + expected``, and what the model makes of it once for many looks."""
 
     case: Case
     expected: tuple[int, ...]
+    #: What the layers below the repair make of all of it.
     trunk: Trunk
+    #: What the others made of all that stands before the targets, where that is kept as well.
+    stem: Stem | None = None
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """What the model is run on."""
-        return self.case.prompt + self.expected
+        """What the model is run on, after the stem."""
+        return (self.case.prompt + self.expected)[self.since :]
+
+    @property
+    def since(self) -> int:
+        """How long the stem is."""
+        return self.stem.length if self.stem else 0
 
     @property
     def positions(self) -> range:
-        """Where the expected tokens, and after them the end, are predicted."""
-        return range(len(self.case.prompt) - 1, len(self.ids))
+        """Where in ``ids`` the expected tokens, and after them the end, are predicted."""
+        return range(len(self.case.prompt) - 1 - self.since, len(self.ids))
+
+    @property
+    def ordinary(self) -> Mapping[int, Float[Tensor, "m f"]]:
+        """Activations of what stands before the targets, by layer; of nothing without a stem.
+
+        The first position is unlike all others in every model: it holds what attention has no use for.
+        """
+        return {layer: inputs[1:] for layer, inputs in self.stem.inputs.items()} if self.stem else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +63,7 @@ class Trace:
     ``loss`` is the mean cross-entropy over the targets: the expected tokens and the ends. The rest is of
     the places of ``system``, in their order: ``losses``; ``leads``, how far the expected token is ahead of
     its best rival in log-probability; and by layer activations ``(n, k)`` of the neurons asked for, and
-    pulls ``(n, d)``, gradients of the loss with respect to the output of the projection. Ordinary
-    activations ``(m, k)`` stand at what is before the place of each case.
+    pulls ``(n, d)``, gradients of the loss with respect to the output of the projection.
     Gradients ``(k, d)`` are of the loss with respect to the rows of those neurons. Scores ``(f,)`` are
     the norm over the targets of gradient x activation (STAR, locating neurons).
     """
@@ -61,7 +76,6 @@ class Trace:
     leads: Float[Tensor, " n"] = field(default_factory=lambda: torch.zeros(0))
     activations: dict[int, Float[Tensor, "n k"]] = field(default_factory=dict)
     pulls: dict[int, Float[Tensor, "n d"]] = field(default_factory=dict)
-    ordinary: dict[int, Float[Tensor, "m k"]] = field(default_factory=dict)
     gradients: dict[int, Float[Tensor, "k d"]] = field(default_factory=dict)
     scores: dict[int, Float[Tensor, " f"]] = field(default_factory=dict)
 
@@ -128,6 +142,24 @@ def elsewhere(model: CodeModel, cases: Sequence[Case], lowest_layer: int = 0) ->
             if model.fits(len(prompt) + len(expected))
         ]
     return tuple(lessons)
+
+
+def begun(
+    model: CodeModel, lessons: Sequence[Lesson], cancelled: Callable[[], bool] = lambda: False
+) -> tuple[Lesson, ...]:
+    """The same lessons, with what stands before their targets read by the model as it is now.
+
+    A look then runs what is after that, alone; it is the same look as long as no weight changes.
+
+    Raises:
+        Cancelled: ``cancelled`` said so, between two passes.
+    """
+    made = []
+    for lesson in lessons:
+        Cancelled.check(cancelled)
+        before = lesson.case.prompt[:-1]
+        made.append(replace(lesson, stem=model.stem(before, lesson.trunk) if before else None))
+    return tuple(made)
 
 
 def _lesson(model: CodeModel, case: Case, expected: tuple[int, ...], lowest_layer: int) -> Lesson:
@@ -199,7 +231,6 @@ def join(traces: Sequence[Trace]) -> Trace:
         torch.cat([each.leads for each in traces] or [torch.zeros(0)]),
         all_of(lambda each: each.activations, False),
         all_of(lambda each: each.pulls, True),
-        all_of(lambda each: each.ordinary, False),
         sum_of(lambda each: each.gradients, 1),
         sum_of(lambda each: each.scores, 2),
     )
@@ -216,9 +247,7 @@ def _traced(
     rows: bool,
 ) -> Trace:
     """One lesson's trace."""
-    # Rows also move what stands before the targets; places are targets, and nothing before them is asked.
-    since = 0 if rows else lesson.positions[0]
-    look = _look(model, lesson, sorted({*neurons, *scored}), margin, only, since)
+    look = _look(model, lesson, sorted({*neurons, *scored}), margin, only)
     match system:
         case "failing":
             places = look.failing
@@ -231,14 +260,12 @@ def _traced(
     if look.losses.requires_grad and (look.failures or scored or system != "targets"):
         torch.autograd.backward(look.losses.sum() / count)
     at = [lesson.positions[position] for _, position in places]
-    activations, pulls, ordinary, gradients, scores = {}, {}, {}, {}, {}
+    activations, pulls, gradients, scores = {}, {}, {}, {}
     for layer, index in neurons.items():
         inputs, pull = look.taps[layer].inputs[:, index].float(), look.taps[layer].gradient
         activations[layer], pulls[layer] = inputs[at], pull[at]
         if rows:
             gradients[layer] = inputs.T @ pull
-        # The first position is unlike all others in every model: it holds what attention has no use for.
-        ordinary[layer] = inputs[1 : lesson.positions[0]]
     for layer in scored:
         tap, weight = look.taps[layer], model.by_neuron(model.projection(layer).weight.data)
         product = tap.inputs[look.at].float() * (tap.gradient[look.at] @ weight.float().T)
@@ -247,13 +274,13 @@ def _traced(
     loss = float(losses.sum()) / count
     return Trace(
         loss, tuple(look.failures), len(look.at), tuple(places), losses[asked], look.leads[asked],
-        activations, pulls, ordinary, gradients, scores,
+        activations, pulls, gradients, scores,
     )  # fmt: skip
 
 
 @dataclass(slots=True)
 class _Look:
-    """What one pass over a lesson gave; ``at`` are the sequence positions that predict the targets."""
+    """What one pass over a lesson gave; ``at`` are the positions that predict the targets."""
 
     losses: Tensor
     leads: Tensor
@@ -267,13 +294,13 @@ class _Look:
 
 
 def _look(
-    model: CodeModel, lesson: Lesson, layers: Sequence[int], margin: float, only: Place | None, since: int
+    model: CodeModel, lesson: Lesson, layers: Sequence[int], margin: float, only: Place | None
 ) -> _Look:
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.enable_grad() if layers else torch.no_grad())
-        taps = stack.enter_context(model.tapped(layers, since)) if layers else {}
-        stack.enter_context(model.resumed(lesson.trunk))
-        logits = model.logits(lesson.ids, lesson.positions)
+        taps = stack.enter_context(model.tapped(layers)) if layers else {}
+        stack.enter_context(model.resumed(lesson.trunk, lesson.since))
+        logits = model.logits(lesson.ids, lesson.positions, lesson.stem)
         log_p = held(model, lesson.case.healed, lesson.expected, logits).log_softmax(-1)
     targets = [
         target

@@ -2,9 +2,8 @@
 
 Counted at the output projections, which every layer that runs passes its tokens through: a layer that is
 skipped because what lies below a repair was kept does not run it. A backward pass through a layer counts like
-a forward one: it computes gradients of activations only, by as many multiplications; in int8 for those
-positions alone that have a gradient, as others are left out there. Not counted: the head (``v x d`` for each
-expected token and each pass), and the gradients of the weights that move.
+a forward one: it computes gradients of activations only, by as many multiplications. Not counted: the head
+(``v x d`` for each expected token and each pass), and the gradients of the weights that move.
 """
 
 import contextlib
@@ -18,7 +17,6 @@ from torch import Tensor, nn
 
 from star.case import Case
 from star.model import CodeModel
-from star.product import Int8Linear
 
 __all__ = ["Cost", "counted", "tokens_of"]
 
@@ -60,8 +58,7 @@ def counted(model: CodeModel, cases: Sequence[Case]) -> Iterator[Cost]:
         tokens = inputs.numel() // inputs.shape[-1]
         cost.layer_tokens += tokens
         if inputs.requires_grad:  # so not in the lowest layer that moves: a backward pass ends there
-            skips = isinstance(module, Int8Linear)
-            inputs.register_hook(lambda gradient: back(_asked(gradient) if skips else tokens))  # type: ignore[no-untyped-call]
+            inputs.register_hook(lambda _gradient: back(tokens))  # type: ignore[no-untyped-call]
 
     def back(tokens: int) -> None:
         cost.layer_tokens += tokens
@@ -75,11 +72,6 @@ def counted(model: CodeModel, cases: Sequence[Case]) -> Iterator[Cost]:
         cost.seconds = time.monotonic() - started
         for handle in handles:
             handle.remove()
-
-
-def _asked(gradient: Tensor) -> int:
-    """Positions of which something is asked."""
-    return int(gradient.flatten(0, -2).any(-1).sum())
 
 
 @contextlib.contextmanager

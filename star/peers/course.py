@@ -97,7 +97,7 @@ class Course:
         self.check()
         seen = trace(self._model, self.lessons, neurons)
         # Without the tensors, which are large and would live as long as this course.
-        self._last = replace(seen, activations={}, pulls={}, ordinary={}, gradients={})
+        self._last = replace(seen, activations={}, pulls={}, gradients={})
         self._first = self._first or self._last
         self._outcomes = None if seen.failures else self._written()
         return seen

@@ -1,7 +1,5 @@
 """What a repair costs."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -9,7 +7,7 @@ from star.bench.cost import counted, tokens_of
 from star.model import CodeModel
 from star.repair import Star, repair
 from star.result import Budget
-from star.trace import prepare, trace
+from star.trace import begun, prepare, trace
 from tests import tiny
 
 
@@ -39,17 +37,15 @@ def test_a_backward_pass_counts_as_far_down_as_it_goes(model: CodeModel) -> None
     assert cost.passes == 2 / 4 + 1 / 4  # the lowest layer's own gradients end at its projection's outputs
 
 
-def test_in_int8_a_backward_pass_counts_the_positions_that_have_a_gradient(tmp_path: Path) -> None:
-    model = CodeModel.load(tiny.folder(tmp_path / "model"), "int8")
+def test_what_stands_before_the_targets_is_read_once_for_many_looks(model: CodeModel) -> None:
     case = tiny.case(model)
-    lessons, neurons = prepare(model, [case], 1), {layer: torch.arange(5) for layer in (1, 2, 3)}
+    with counted(model, [case]) as read:
+        lessons = begun(model, prepare(model, [case], 1))
+    assert read.layer_tokens == read.tokens + 3 * (len(case.prompt) - 1)  # below; the three layers above
     with counted(model, [case]) as cost:
-        seen = trace(model, lessons, neurons, system="targets", rows=False)
+        seen = trace(model, lessons, {layer: torch.arange(5) for layer in (1, 2, 3)})
     assert seen.targets == 4  # the three that are expected, and the end
-    assert cost.layer_tokens == 3 * cost.tokens + 2 * 4
-    with counted(model, [case]) as cost:
-        trace(model, lessons, neurons, system="targets")  # rows move what stands before, too
-    assert cost.layer_tokens > 3 * cost.tokens + 2 * 4
+    assert cost.layer_tokens == (3 + 2) * 4
 
 
 def test_what_is_seen_is_not_changed_by_counting(model: CodeModel) -> None:
