@@ -34,9 +34,9 @@ __all__ = [
     "strip",
 ]
 
-_FORMAT = "2"
-#: Format 1 has rows and no factors; they read alike.
-_FORMATS = ("1", _FORMAT)
+_FORMAT = "3"
+#: Format 1 has rows and no factors, format 2 names all neurons of these; they read alike.
+_FORMATS = ("1", "2", _FORMAT)
 #: Keys are whole numbers of the first, values of the second: so every sum of their products is exact in fp64,
 #: whatever the order, as long as no weight moves by more than 2⁸.
 _KEY, _VALUE = 2.0**-15, 2.0**-30
@@ -86,9 +86,10 @@ class Factors:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What is kept on disk, by the end of its name."""
+        """What is kept on disk, by the end of its name; all neurons from the first on go unnamed."""
+        unnamed = torch.equal(self.neurons, torch.arange(len(self.neurons)))
         return {
-            "neurons": self.neurons.int().contiguous(),
+            "neurons": self.neurons[:0].int() if unnamed else self.neurons.int().contiguous(),
             "keys": self.keys.contiguous(),
             "values": self.values.contiguous(),
         }
@@ -118,9 +119,9 @@ class Patch:
         if not self._digest:
             digest = hashlib.sha256(self.base.encode())
             for rows in self.rows:
-                neurons, *others = rows.tensors.values()
+                _, *others = rows.tensors.values()
                 digest.update(f"{rows.layer} {' '.join(str(tuple(each.shape)) for each in others)}".encode())
-                for each in (neurons.long(), *others):
+                for each in (rows.neurons.long(), *others):
                     digest.update(each.numpy().tobytes())
             object.__setattr__(self, "_digest", digest.hexdigest())
         return self._digest
@@ -221,7 +222,9 @@ def _parts(file: Any) -> dict[int, Mapping[str, str]]:
 
 def _part(file: Any, layer: int, names: Mapping[str, str]) -> Part:
     neurons, *others = (torch.from_numpy(file.get_tensor(f"{layer}.{name}")) for name in names)
-    return Factors(layer, neurons.long(), *others) if names is _FACTORS else Rows(layer, neurons, *others)
+    if names is _ROWS:
+        return Rows(layer, neurons, *others)
+    return Factors(layer, neurons.long() if len(neurons) else torch.arange(others[0].shape[1]), *others)
 
 
 def _checked(path: Path, file: Any, layer: int, names: Mapping[str, str], model: CodeModel) -> Part:
@@ -232,6 +235,8 @@ def _checked(path: Path, file: Any, layer: int, names: Mapping[str, str], model:
     index, *others = (each.get_shape() for each in slices.values())
     count = index[0] if len(index) == 1 else -1
     rank = others[0][0] if others[0] else -1
+    if names is _FACTORS and index == [0] and len(others[0]) == 2:  # all of them, unnamed
+        count = others[0][1]
     wanted = [[rank, count], [rank, model.width]] if names is _FACTORS else [[count, model.width]]
     if not 0 <= count <= model.neurons or others != wanted:
         raise _bad(path, f"has rows of the wrong shape in layer {layer}")

@@ -188,7 +188,7 @@ def trace(
         only: look at this place and no other: a system of iterative mode.
         system: the places whose activations and pulls are wanted: those that fail, or all targets, or
             these.
-        rows: whether the gradients of the neurons' rows are wanted too.
+        rows: whether the gradients of the neurons' rows are wanted too; a stem has no part in them.
     """
     # One lesson after another, each with its own backward pass: no two graphs are alive at once.
     return join(

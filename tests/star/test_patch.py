@@ -360,6 +360,8 @@ BAD_TENSORS: dict[str, Mapping[str, Any]] = {
     "values that are not finite": FACTORS | {"3.values": torch.full((2, 32), float("inf"))},
     "more keys than values": FACTORS | {"3.values": torch.ones(1, 32)},
     "keys of other neurons": FACTORS | {"3.keys": torch.ones(2, 5, dtype=torch.int16)},
+    "keys of more neurons than there are, unnamed": FACTORS
+    | {"3.neurons": torch.arange(0).int(), "3.keys": torch.ones(2, 49, dtype=torch.int16)},
     "keys of one dimension": FACTORS | {"3.keys": torch.ones(4, dtype=torch.int16)},
     "keys in fp32": FACTORS | {"3.keys": torch.ones(2, 4)},
     "keys without values": {name: FACTORS[name] for name in ("3.neurons", "3.keys")},
@@ -410,8 +412,28 @@ def test_a_file_that_holds_what_no_patch_holds_is_refused_by_name(
     assert "delete it, or take a good copy" in _refused(tmp_path / "bad.safetensors", one)
 
 
+def test_neurons_that_are_all_go_unnamed_and_what_named_them_reads_alike(
+    one: CodeModel, tmp_path: Path
+) -> None:
+    every = torch.arange(one.neurons)
+    patch = Patch(one.fingerprint, (_factors(3, every, torch.randn(2, one.width)),))
+    unnamed, named = tmp_path / "unnamed.safetensors", tmp_path / "named.safetensors"
+    patch.save(unnamed)
+    about = {"format": "2", "base": one.fingerprint, "manifest": "{}"}
+    (part,) = patch.rows
+    save_file(
+        {f"3.{name}": each for name, each in (part.tensors | {"neurons": every.int()}).items()}, named, about
+    )
+    assert unnamed.stat().st_size < named.stat().st_size
+    assert patch.size_bytes == sum(each.nbytes for name, each in part.tensors.items() if name != "neurons")
+    for path in (unnamed, named):
+        (back,) = load(path, one).rows
+        assert torch.equal(back.neurons, every)
+        assert load(path, one).digest == patch.digest
+
+
 @pytest.mark.parametrize("change", [
-    {"format": "3"}, {"format": None}, {"base": None}, {"manifest": None}, {"manifest": "{"},
+    {"format": "4"}, {"format": None}, {"base": None}, {"manifest": None}, {"manifest": "{"},
     {"manifest": "[]"}, {"manifest": "[" * 100_000},
 ])  # fmt: skip
 def test_a_file_with_a_wrong_header_is_refused_by_name(
