@@ -45,8 +45,15 @@ def deltas(path: Path) -> Iterator[tuple[int, Any, Any]]:
 
 
 def _parts(file: Any) -> Iterator[tuple[int, list[Any]]]:
-    """The layers of an open file, ascending: each with its neurons, and their rows, or keys and values."""
+    """The layers of an open file, ascending: each with its neurons, and their rows, or keys and values.
+
+    Keys that name no neurons are of all of them.
+    """
+    import numpy
+
     names = set(file.keys())
     for layer in sorted(int(name.split(".")[0]) for name in names if name.endswith(".neurons")):
         kind = ("keys", "values") if f"{layer}.keys" in names else ("delta",)
-        yield layer, [file.get_tensor(f"{layer}.{name}") for name in ("neurons", *kind)]
+        neurons, first, *more = (file.get_tensor(f"{layer}.{name}") for name in ("neurons", *kind))
+        unnamed = more and not len(neurons)
+        yield layer, [numpy.arange(first.shape[1]) if unnamed else neurons, first, *more]

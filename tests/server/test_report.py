@@ -69,12 +69,16 @@ def test_what_a_file_is_and_moves_is_told_of_keys_as_of_rows(tmp_path: Path) -> 
     keys = torch.tensor([[2**14, -(2**14), 0], [0, 0, 2**14]], dtype=torch.int16)
     values = torch.zeros(2, 8).index_fill(1, torch.tensor([0]), 6.0)
     rows = Rows(1, torch.tensor([4]), values[:1].clone())
-    patch = Patch("base", (rows, Factors(3, torch.tensor([2, 5, 9]), keys, values)))
+    some, every = torch.tensor([2, 5, 9]), torch.arange(3)  # the latter are named by no file
+    patch = Patch(
+        "base", (rows, Factors(3, some, keys, values), Factors(5, every, keys.clone(), values.clone()))
+    )
     patch.save(tmp_path / "p.safetensors")
     assert identity(tmp_path / "p.safetensors") == ("base", patch.digest)
-    one, other = moved(tmp_path / "p.safetensors", 48)
+    one, other, last = moved(tmp_path / "p.safetensors", 48)
     assert (one.layer, one.norm, other.layer, other.neurons) == (1, 6.0, 3, 3)
     assert {each.neuron: each.norm for each in other.most} == {2: 3.0, 5: 3.0, 9: 3.0}
+    assert {each.neuron: each.norm for each in last.most} == {0: 3.0, 1: 3.0, 2: 3.0}
 
 
 # -- showPatch
