@@ -55,5 +55,5 @@ def _parts(file: Any) -> Iterator[tuple[int, list[Any]]]:
     for layer in sorted(int(name.split(".")[0]) for name in names if name.endswith(".neurons")):
         kind = ("keys", "values") if f"{layer}.keys" in names else ("delta",)
         neurons, first, *more = (file.get_tensor(f"{layer}.{name}") for name in ("neurons", *kind))
-        unnamed = more and not len(neurons)
+        unnamed = more and not neurons.size and first.ndim == 2
         yield layer, [numpy.arange(first.shape[1]) if unnamed else neurons, first, *more]
