@@ -104,7 +104,10 @@ def rows_of(path: Path) -> tuple[str, dict[int, dict[str, Any]], str]:
         names = ("delta",) if f"{layer}.delta" in tensors else ("keys", "values")
         mine = {name: tensors[f"{layer}.{name}"] for name in names}
         digest.update(f"{layer} {' '.join(str(each.shape) for each in mine.values())}".encode())
-        rows[layer] = {"neurons": tensors[f"{layer}.neurons"].astype("<i8")} | mine
+        neurons = tensors[f"{layer}.neurons"].astype("<i8")
+        if "keys" in mine and not len(neurons):  # all of them go unnamed
+            neurons = np.arange(mine["keys"].shape[1], dtype="<i8")
+        rows[layer] = {"neurons": neurons} | mine
         for each in rows[layer].values():
             digest.update(each.tobytes())
     return base, rows, digest.hexdigest()
