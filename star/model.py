@@ -300,7 +300,7 @@ class CodeModel:
     def resumed(self, trunk: "Trunk", start: int = 0, stop: int | None = None) -> Iterator[None]:
         """Run only from ``trunk.layer`` up, on what was recorded below it at some positions (all)."""
         skipped = self._layers[: trunk.layer]
-        output = trunk.part(start, stop) if start or stop is not None else trunk.output
+        output = trunk.part(start, stop)
         for layer in skipped:
             # An instance attribute shadows the class's forward; deleting it brings that back.
             layer.forward = lambda *_args, **_kwargs: output

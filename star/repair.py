@@ -124,8 +124,7 @@ def repair(
         lessons = prepare(model, cases, min(layers))
     Cancelled.check(cancelled)
     whole = method.pattern == "none"
-    kept = method.step == "outputs"  # rows also move what stands before the targets
-    read = begun(model, lessons, cancelled) if kept else lessons
+    read = _begun(model, lessons, method, cancelled)
     first = last = trace(model, read, scored=() if whole else layers)
     failing = len({failure.case for failure in first.failures}) if method.widen else 1
     outcomes = () if first.failures else tuple(outcome(model, case) for case in cases)
@@ -148,7 +147,7 @@ def repair(
             loop = _Loop(model, draft, basis, method, most, until, on_step, cancelled)
             if method.mode == "batch":
                 others = elsewhere(model, cases, min(layers)) if method.elsewhere else ()
-                loop.together(read, begun(model, others, cancelled) if kept else others)
+                loop.together(read, _begun(model, others, method, cancelled))
             else:
                 loop.one_by_one(read)
             steps = loop.steps
@@ -182,6 +181,16 @@ def _by_loss(method: Star) -> bool:
 def lowest_layer(model: CodeModel, method: Star) -> int:
     """The lowest layer that may change, as far as can be told before any pass."""
     return 0 if _by_loss(method) else min(layers_by_depth(model.depth, method.layers))
+
+
+def _begun(
+    model: CodeModel, lessons: Sequence[Lesson], method: Star, cancelled: Callable[[], bool]
+) -> tuple[Lesson, ...]:
+    """The same lessons, with what stands before their targets read, where a repair leaves it as it is.
+
+    Rows of weights move that, too.
+    """
+    return begun(model, lessons, cancelled) if method.step == "outputs" else tuple(lessons)
 
 
 class _Loop:
@@ -223,25 +232,23 @@ class _Loop:
         Repairing one may break another: unless ``fixed``, those that fail are gone through again, until
         none does or each has used up its steps.
         """
+        of = {lesson.case.id: lesson for lesson in lessons}
         used: dict[Place, int] = {}
         while failures := self._failures(lessons):
             before = self.steps
             for failure in failures:
                 place = _place(failure)
-                of = {lesson.case.id: lesson for lesson in lessons}
-                used[place] = self._run([of[failure.case]], [failure], (), place, used.get(place, 0))
-                lessons = self._anew(lessons)
+                mine = self._anew([of[failure.case]])
+                used[place] = self._run(mine, [failure], (), place, used.get(place, 0))
             if self._method.fixed or self.steps == before:
                 return
+            lessons = self._anew(lessons)
 
     def _failures(self, lessons: Sequence[Lesson]) -> tuple[Failure, ...]:
         return trace(self._model, lessons, margin=self._method.margin).failures
 
     def _anew(self, lessons: Sequence[Lesson]) -> tuple[Lesson, ...]:
-        """The same lessons, with what stands before their targets read again where that is kept."""
-        if self._method.step == "weights":
-            return tuple(lessons)
-        return begun(self._model, lessons, self._cancelled)
+        return _begun(self._model, lessons, self._method, self._cancelled)
 
     @property
     def _is_late(self) -> bool:
