@@ -297,13 +297,16 @@ def _refuse_bare(patches: Sequence[Patch]) -> None:
 
 @contextmanager
 def installed(model: CodeModel, patches: Sequence[Patch]) -> Iterator[None]:
-    """Run with these patches and no others; afterwards with those that were there before."""
+    """Run with these patches and no others; afterwards with the very weights that were there before."""
     before = model.patches
+    layers = {rows.layer for patch in (*before, *patches) for rows in patch.rows}
+    stood = {layer: _standing(model, layer) for layer in layers}
     install(model, patches)
     try:
         yield
     finally:
-        install(model, before)
+        _restore(model, stood)
+        model.patches = before
 
 
 def _rebuilt(model: CodeModel, layer: int, patches: Sequence[Patch]) -> Tensor | Beside | None:
@@ -334,6 +337,17 @@ def _set(model: CodeModel, layer: int, made: Tensor | Beside | None) -> None:
         projection.weight.data = made
     else:
         projection.beside = made
+
+
+def _standing(model: CodeModel, layer: int) -> Tensor | Beside | None:
+    """What a layer computes with now; it is never overwritten, only put aside."""
+    projection = model.projection(layer)
+    return projection.beside if isinstance(projection, Int8Linear) else projection.weight.data
+
+
+def _restore(model: CodeModel, stood: Mapping[int, Tensor | Beside | None]) -> None:
+    for layer, each in stood.items():
+        _set(model, layer, each)
 
 
 def _beside(model: CodeModel, projection: Int8Linear, added: "_Sum") -> Beside:
@@ -446,6 +460,8 @@ class Draft:
         }
         #: What the installed patches add to the layers that have moved.
         self._below: dict[int, _Sum] = {}
+        #: What these layers computed with before.
+        self._stood: dict[int, Tensor | Beside | None] = {}
 
     @property
     def neurons(self) -> dict[int, Int[Tensor, " k"]]:
@@ -517,8 +533,8 @@ class Draft:
 
     def close(self) -> None:
         """Bring the installed weights back."""
-        for layer in self._below:
-            _set(self._model, layer, _rebuilt(self._model, layer, self._installed))
+        _restore(self._model, self._stood)
+        self._stood.clear()
         self._below.clear()
 
     def __enter__(self) -> "Draft":
@@ -537,6 +553,7 @@ class Draft:
         if layer not in self._below:
             mine = [rows for patch in self._installed for rows in patch.rows if rows.layer == layer]
             self._below[layer] = _Sum(mine)
+            self._stood[layer] = _standing(self._model, layer)
         _set(self._model, layer, _made(self._model, layer, _Sum([part], self._below[layer])))
 
 
