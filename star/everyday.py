@@ -1,6 +1,7 @@
 """Everyday code, for what ordinary predictions heed.
 
-Python's own library, and other languages in our own writing. No gate looks at it; no figure is taken on it.
+Python's own library, and in our own writing what any developer writes in Python, and other languages. No gate
+looks at it; no figure is taken on it.
 """
 
 import contextlib
@@ -18,8 +19,8 @@ _START, _CHARACTERS = 2000, 2200
 
 
 def texts() -> list[str]:
-    """Some dozen pieces of code, a page each at most; a part of Python without a source is left out."""
-    return [*filter(None, map(_of_library, _LIBRARY)), *_OTHERS]
+    """Some dozens of pieces of code, a page each at most; a part of Python without a source is left out."""
+    return [*filter(None, map(_of_library, _LIBRARY)), *_IDIOMS, *_OTHERS]
 
 
 def _of_library(name: str) -> str:
@@ -29,6 +30,122 @@ def _of_library(name: str) -> str:
             return Path(spec.origin).read_text(encoding="utf-8")[_START : _START + _CHARACTERS]
     return ""
 
+
+#: What code of any developer is full of.
+_IDIOMS = (
+    """# sort a list of tuples by the second value
+data.sort(key=lambda pair: pair[1])
+
+# remove all empty strings
+lines = [line for line in lines if line]
+
+# how long all open tasks take together
+total = sum(task.hours for task in tasks if not task.done)
+
+# read a file line by line
+with open("data.txt") as file:
+    for line in file:
+        print(line.rstrip())
+
+# the index of every match
+found = [i for i, word in enumerate(words) if word == wanted]
+""",
+    """# a dictionary from each name to its age
+ages = {person.name: person.age for person in people}
+
+# apply a function to every item
+result = list(map(lambda x: x * 2, items))
+
+# group by the first letter
+for word in words:
+    groups[word[0]].append(word)
+
+# the three latest entries
+latest = sorted(entries, reverse=True)[:3]
+
+# join the numbers with commas
+print(",".join(str(n) for n in numbers))
+""",
+    """names = [name for name in words if name]
+squares = {n: n * n for n in range(10)}
+pairs = [(a, b) for a, b in zip(left, right) if a != b]
+total = sum(price for price in prices)
+first = next((user for user in users if user.id == key), None)
+for i, row in enumerate(rows):
+    print(i, row)
+for key, value in table.items():
+    counts[key] = counts.get(key, 0) + value
+ordered = sorted(items, key=lambda item: item.name)
+words.sort(key=lambda w: (-len(w), w))
+""",
+    """best = max(scores, key=lambda x: x[1])
+even = list(filter(lambda n: n % 2 == 0, numbers))
+lengths = list(map(lambda s: len(s), lines))
+flat = [x for part in parts for x in part]
+unique = {line.strip() for line in file}
+ok = all(isinstance(v, int) for v in values)
+index = [i for i, c in enumerate(text) if c == " "]
+for line in open(path):
+    fields = line.split(",")
+for a, b in pairs:
+    seen.add((a, b))
+while queue:
+    node = queue.pop()
+""",
+    """def clean(text):
+    return "".join(c for c in text if c.isalnum())
+
+
+def invert(table):
+    return {value: key for key, value in table.items()}
+
+
+def top(records, count):
+    records = sorted(records, key=lambda r: r["score"], reverse=True)
+    return [record["name"] for record in records[:count]]
+
+
+result = dict((k, v) for k, v in data)
+total = reduce(lambda a, b: a + b, numbers)
+matrix = [[0 for _ in range(width)] for _ in range(height)]
+""",
+    """def overdue(loans, today):
+    \"\"\"Loans that should be back by now, in the order in which they were made.
+
+    >>> overdue([Loan("atlas", 3), Loan("novel", 9)], 5)
+    [Loan('atlas', 3)]
+    \"\"\"
+    late = []
+    for loan in loans:
+        if loan.due < today:
+            late.append(loan)
+    return late
+
+
+def stock_value(shelf):
+    \"\"\"What all books of a shelf cost together.\"\"\"
+    return sum(book.price * book.copies for book in shelf)
+""",
+    """def collisions(boxes):
+    \"\"\"How many boxes overlap another.\"\"\"
+    count = 0
+    for i in range(len(boxes)):
+        for j in range(i + 1, len(boxes)):
+            if boxes[i].overlaps(boxes[j]):
+                count += 1
+    return count
+
+
+def is_workday(day):
+    # nobody works at the weekend
+    if day.weekday() > 4:
+        return False
+    for holiday in holidays:
+        if holiday == day:
+            return False
+    return True
+""",
+)
 
 _OTHERS = (
     """const express = require("express");

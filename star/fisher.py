@@ -5,6 +5,7 @@ projection, and ``F = E[gᵀg]``, g the gradient of -log p at its output, for ne
 model itself predicts. A delta D of the weights costs ordinary predictions about ``½ tr(A D F Dᵀ)`` nats.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from star.errors import Cancelled
 from star.model import CodeModel
 
-__all__ = ["Fisher", "fisher"]
+__all__ = ["Fisher", "fisher", "known_by"]
 
 _SEED = 0
 #: No more tokens of a text are read.
@@ -32,6 +33,12 @@ class Fisher:
 
     inputs: Float16[Tensor, "r f"]
     outputs: Float[Tensor, "d d"]
+
+
+def known_by(texts: Sequence[str]) -> str:
+    """Names what ``fisher`` makes of some texts: it rests on them, and on how they are read."""
+    how = (_SEED, _TOKENS, _RANK, _ROUNDS, *texts)
+    return hashlib.sha256(repr(how).encode()).hexdigest()
 
 
 def fisher(

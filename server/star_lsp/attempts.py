@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from star.case import Case
 from star.decode import write
 from star.errors import Cancelled, CaseError, PatchError, StarError
-from star.fisher import Fisher
+from star.everyday import texts
+from star.fisher import Fisher, known_by
 from star.gate import Limits, Reading, Sample, Verdict, judge, read
 from star.history import revision
 from star.locate import layers_by_depth
@@ -401,14 +402,15 @@ def _about(
 def _basis(model: CodeModel, folder: Path) -> Basis:
     """The semantic basis, what was computed of it before read from beside the model."""
     with contextlib.suppress(OSError, SafetensorError), safe_open(folder / _BASIS, "pt") as file:
-        if (file.metadata() or {}).get("fingerprint") == model.fingerprint:
+        about = file.metadata() or {}
+        if about.get("fingerprint") == model.fingerprint:
             layers = [
                 name.removesuffix(".inputs") for name in sorted(file.keys()) if name.endswith(".inputs")
             ]
             ordinary = {
                 int(layer): Fisher(file.get_tensor(f"{layer}.inputs"), file.get_tensor(f"{layer}.outputs"))
                 for layer in layers
-                if layer.isdigit()
+                if layer.isdigit() and about.get("ordinary") == known_by(texts())
             }
             return Basis(model, file.get_tensor("factor"), ordinary)
     basis = Basis(model)
@@ -417,7 +419,7 @@ def _basis(model: CodeModel, folder: Path) -> Basis:
 
 
 def _keep(basis: Basis, model: CodeModel, folder: Path) -> None:
-    """Write a basis beside its model: it takes seconds to compute, and is the same for ever."""
+    """Write a basis beside its model: it takes seconds to compute, and is the same for the same texts."""
     path = folder / _BASIS
     part = path.with_name(f".{path.name}.{os.getpid()}")
     ordinary = {
@@ -427,7 +429,8 @@ def _keep(basis: Basis, model: CodeModel, folder: Path) -> None:
     }
     # A models folder that is read-only or full only costs the seconds again.
     with contextlib.suppress(OSError, SafetensorError):
-        save_file({"factor": basis.factor.contiguous(), **ordinary}, part, {"fingerprint": model.fingerprint})
+        about = {"fingerprint": model.fingerprint, "ordinary": known_by(texts())}
+        save_file({"factor": basis.factor.contiguous(), **ordinary}, part, about)
         part.replace(path)
     with contextlib.suppress(OSError):
         part.unlink(missing_ok=True)
