@@ -31,6 +31,8 @@ _FINER = kernel.LARGEST // _DIGIT  # a remainder of a rounding is at most half o
 #: The same as tensors: a number of Python's is made one in each call, which takes longer than to multiply.
 _ALL, _DIGITS = torch.tensor(float(kernel.LARGEST)), torch.tensor(float(_DIGIT))
 _CHUNK_ROWS = 8192
+#: So many numbers in fp32 stay in a core's cache.
+_IN_CACHE = 1 << 18
 _LEAST = torch.finfo(torch.float32).tiny * kernel.LARGEST
 _PART = 2**24 // (_LARGEST * _DIGIT)
 
@@ -244,9 +246,10 @@ class _Product(torch.autograd.Function):
         (rows,) = grads
         weighed = rows * scale
         total = torch.zeros(len(weighed), numbers.shape[1])
-        # In parts: the head as a whole would be half a gigabyte of fp32.
-        for part, some in zip(weighed.split(_CHUNK_ROWS, 1), numbers.split(_CHUNK_ROWS), strict=True):
-            total.addmm_(part, some.float())
+        # In parts that stay in a core's cache: all of a layer in fp32 would go through memory twice.
+        made = torch.empty(max(1, _IN_CACHE // numbers.shape[1]), numbers.shape[1])
+        for part, some in zip(weighed.split(len(made), 1), numbers.split(len(made)), strict=True):
+            total.addmm_(part, made[: len(some)].copy_(some))
         if ctx.linear.lift is not None:
             total *= ctx.linear.lift
         if beside is not None:

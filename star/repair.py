@@ -362,11 +362,14 @@ class _Loop:
         as many directions as places, however many steps were taken.
         """
         activations, scales = seen.activations[layer], self._scales[layer]
-        new = [row for row, place in enumerate(seen.system) if place not in scales]
-        if new:
-            guard = self._guard(layer, seen, lessons)
-            keys = activations[new] if guard is None else guard(activations[new].double().T).T
-            for row, scale in zip(new, self._draft.extend(layer, keys), strict=True):
+        new: dict[str, list[int]] = {}
+        for row, place in enumerate(seen.system):
+            if place not in scales:
+                new.setdefault(place[0], []).append(row)
+        for case, rows in new.items():
+            guard = self._guard(layer, case, seen, lessons)
+            keys = activations[rows] if guard is None else guard(activations[rows].double().T).T
+            for row, scale in zip(rows, self._draft.extend(layer, keys), strict=True):
                 scales[seen.system[row]] = (len(scales), scale)
         at, sizes = zip(*(scales[place] for place in seen.system), strict=True)
         lengths = torch.tensor(sizes, dtype=torch.float64)
@@ -376,11 +379,13 @@ class _Loop:
         step[list(at)] = added.float()
         return step
 
-    def _guard(self, layer: int, seen: Trace, lessons: Sequence[Lesson]) -> Guard | None:
-        """What the least norm spares: the prompts themselves, ordinary code, places of earlier repairs."""
+    def _guard(self, layer: int, case: str, seen: Trace, lessons: Sequence[Lesson]) -> Guard | None:
+        """What a case's least norm spares: its own prompts, ordinary code, places of earlier repairs."""
         chosen = self._draft.neurons[layer]
-        before = [lesson.ordinary[layer][:, chosen] for lesson in lessons if lesson.stem]
-        own = torch.cat(before).float() if before and self._method.weigh else seen.activations[layer][:0]
+        activations = seen.activations[layer][[at == case for at, _ in seen.system]]
+        mine = [lesson for lesson in lessons if lesson.case.id == case and lesson.stem]
+        before = [lesson.ordinary[layer][:, chosen] for lesson in mine]
+        own = torch.cat(before).float() if before and self._method.weigh else activations[:0]
         if not self._method.natural:
             return sparing(own)
         inputs = self._basis.ordinary[layer].inputs
@@ -392,7 +397,6 @@ class _Loop:
         keys = self._draft.earlier_keys(layer, {case for case, _ in seen.system})
         if not len(keys):
             return guarded()
-        activations = seen.activations[layer]
         earlier = activations.norm(dim=1).mean() * places(keys, inputs.float())
         if len(earlier) > _EARLIER and (guard := guarded()):  # those that would move most
             sent = guard(activations.double().T).float()
