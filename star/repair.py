@@ -61,7 +61,8 @@ class Star:
     early_stop: bool = True
     #: Take back a step that made the loss larger, and halve the rate.
     back_off: bool = True
-    #: What the rate is multiplied by, up to one that was taken back, after a step that was too timid.
+    #: What the rate is multiplied by, up to one that was taken back, or to the whole way, after a step that
+    #: was too timid.
     grow: float = 2.0
     #: Steer what failed at first in every step, however right it has become, and nothing else.
     fixed: bool = False
@@ -273,7 +274,7 @@ class _Loop:
         steers.learn(failures)
         failing = [_place(failure) for failure in failures]
         system: System = failing if method.fixed else "failing" if method.step == "weights" else "targets"
-        ceiling = math.inf
+        ceiling = max(rate, 1.0) if method.paced else math.inf  # nothing asks for more than is missing
         best: dict[int, Trace] = {}  # by lesson: a case has one for each prompt
         last: Trace | None = None
         kept: dict[int, Float[Tensor, "k d"]] = {}
