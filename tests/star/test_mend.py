@@ -49,9 +49,11 @@ def test_a_refused_repair_is_made_more_gently_and_every_attempt_is_told(one: Cod
     assert all(each.method.elsewhere == (each.method.rate == STRONG.rate) for each in attempts)
 
 
-def test_what_contradicts_another_case_elsewhere_is_learnt_where_it_was_flagged_alone(one: CodeModel) -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_what_contradicts_another_case_elsewhere_is_learnt_where_it_was_flagged_alone(seed: int) -> None:
+    one = tiny.model("qwen2", seed)
     other = tiny.case(one, "x-1", prefix="import os\ny = ", id="b")
-    case = replace(tiny.case(one), elsewhere=(other.prompt,) * 3)
+    case = replace(tiny.case(one), elsewhere=(other.prompt,))
     attempts = mend(one, [case, other], _guarded(one, ALL), Budget(8), method=STRONG)
     assert [attempt.method.elsewhere for attempt in attempts] == [True, False]
     assert not attempts[0].result.solved
