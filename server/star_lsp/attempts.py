@@ -404,13 +404,12 @@ def _basis(model: CodeModel, folder: Path) -> Basis:
     with contextlib.suppress(OSError, SafetensorError), safe_open(folder / _BASIS, "pt") as file:
         about = file.metadata() or {}
         if about.get("fingerprint") == model.fingerprint:
-            layers = [
-                name.removesuffix(".inputs") for name in sorted(file.keys()) if name.endswith(".inputs")
-            ]
+            names = sorted(file.keys()) if about.get("ordinary") == known_by(texts()) else ()
+            layers = [name.removesuffix(".inputs") for name in names if name.endswith(".inputs")]
             ordinary = {
                 int(layer): Fisher(file.get_tensor(f"{layer}.inputs"), file.get_tensor(f"{layer}.outputs"))
                 for layer in layers
-                if layer.isdigit() and about.get("ordinary") == known_by(texts())
+                if layer.isdigit()
             }
             return Basis(model, file.get_tensor("factor"), ordinary)
     basis = Basis(model)
