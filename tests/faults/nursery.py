@@ -90,7 +90,8 @@ class Nursery:
     def close(self) -> None:
         """End it, and all that it has borne."""
         for each in psutil.Process(self._process.pid).children(recursive=True):
-            each.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # one may end by itself meanwhile
+                each.kill()
         self._line.close()
         self._process.wait(10)
 
