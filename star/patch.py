@@ -274,11 +274,8 @@ def install(model: CodeModel, patches: Sequence[Patch]) -> None:
                 "use it with the model that it was made for."
             )
     _refuse_bare(patches)
-    touched = {rows.layer for patch in (*model.patches, *patches) for rows in patch.rows}
     # Everything is computed before anything is set: an error leaves the old weights in force.
-    rebuilt = {layer: _rebuilt(model, layer, patches) for layer in touched}
-    for layer, made in rebuilt.items():
-        _set(model, layer, made)
+    _set(model, {layer: _rebuilt(model, layer, patches) for layer in _layers([*model.patches, *patches])})
     model.patches = tuple(patches)
 
 
@@ -299,14 +296,18 @@ def _refuse_bare(patches: Sequence[Patch]) -> None:
 def installed(model: CodeModel, patches: Sequence[Patch]) -> Iterator[None]:
     """Run with these patches and no others; afterwards with the very weights that were there before."""
     before = model.patches
-    layers = {rows.layer for patch in (*before, *patches) for rows in patch.rows}
-    stood = {layer: _standing(model, layer) for layer in layers}
+    stood = {layer: _standing(model, layer) for layer in _layers([*before, *patches])}
     install(model, patches)
     try:
         yield
     finally:
-        _restore(model, stood)
+        others = _layers(model.patches) - stood.keys()  # of what was installed meanwhile
+        _set(model, {layer: _rebuilt(model, layer, before) for layer in others} | stood)
         model.patches = before
+
+
+def _layers(patches: Sequence[Patch]) -> set[int]:
+    return {rows.layer for patch in patches for rows in patch.rows}
 
 
 def _rebuilt(model: CodeModel, layer: int, patches: Sequence[Patch]) -> Tensor | Beside | None:
@@ -330,24 +331,20 @@ def _made(model: CodeModel, layer: int, added: "_Sum") -> Tensor | Beside:
     return weight
 
 
-def _set(model: CodeModel, layer: int, made: Tensor | Beside | None) -> None:
-    """Have a layer compute with what ``_rebuilt`` made."""
-    projection = model.projection(layer)
-    if isinstance(made, Tensor):
-        projection.weight.data = made
-    else:
-        projection.beside = made
+def _set(model: CodeModel, made: Mapping[int, Tensor | Beside | None]) -> None:
+    """Have layers compute with what ``_rebuilt`` made, or what stood there before."""
+    for layer, each in made.items():
+        projection = model.projection(layer)
+        if isinstance(each, Tensor):
+            projection.weight.data = each
+        else:
+            projection.beside = each
 
 
 def _standing(model: CodeModel, layer: int) -> Tensor | Beside | None:
     """What a layer computes with now; it is never overwritten, only put aside."""
     projection = model.projection(layer)
     return projection.beside if isinstance(projection, Int8Linear) else projection.weight.data
-
-
-def _restore(model: CodeModel, stood: Mapping[int, Tensor | Beside | None]) -> None:
-    for layer, each in stood.items():
-        _set(model, layer, each)
 
 
 def _beside(model: CodeModel, projection: Int8Linear, added: "_Sum") -> Beside:
@@ -533,7 +530,7 @@ class Draft:
 
     def close(self) -> None:
         """Bring the installed weights back."""
-        _restore(self._model, self._stood)
+        _set(self._model, self._stood)
         self._stood.clear()
         self._below.clear()
 
@@ -554,7 +551,7 @@ class Draft:
             mine = [rows for patch in self._installed for rows in patch.rows if rows.layer == layer]
             self._below[layer] = _Sum(mine)
             self._stood[layer] = _standing(self._model, layer)
-        _set(self._model, layer, _made(self._model, layer, _Sum([part], self._below[layer])))
+        _set(self._model, {layer: _made(self._model, layer, _Sum([part], self._below[layer]))})
 
 
 def _directions(

@@ -367,8 +367,9 @@ class _Loop:
         for row, place in enumerate(seen.system):
             if place not in scales:
                 new.setdefault(place[0], []).append(row)
+        stood = self._stood(layer, {case for case, _ in seen.system}) if new else None
         for case, rows in new.items():
-            guard = self._guard(layer, case, seen, lessons)
+            guard = self._guard(layer, case, seen, lessons, stood)
             keys = activations[rows] if guard is None else guard(activations[rows].double().T).T
             for row, scale in zip(rows, self._draft.extend(layer, keys), strict=True):
                 scales[seen.system[row]] = (len(scales), scale)
@@ -380,8 +381,23 @@ class _Loop:
         step[list(at)] = added.float()
         return step
 
-    def _guard(self, layer: int, case: str, seen: Trace, lessons: Sequence[Lesson]) -> Guard | None:
-        """What a case's least norm spares: its own prompts, ordinary code, places of earlier repairs."""
+    def _stood(self, layer: int, cases: Set[str]) -> Float[Tensor, "e k"] | None:
+        """What stood at places of earlier repairs, of length one each; not at those of these cases."""
+        if not (self._method.natural and self._method.earlier):
+            return None
+        keys = self._draft.earlier_keys(layer, cases)
+        inputs = self._basis.ordinary[layer].inputs[:, self._draft.neurons[layer]]
+        return places(keys, inputs.float()) if len(keys) else None
+
+    def _guard(
+        self,
+        layer: int,
+        case: str,
+        seen: Trace,
+        lessons: Sequence[Lesson],
+        stood: Float[Tensor, "e k"] | None,
+    ) -> Guard | None:
+        """What a case's least norm spares: its own prompts, ordinary code, what ``stood`` elsewhere."""
         chosen = self._draft.neurons[layer]
         activations = seen.activations[layer][[at == case for at, _ in seen.system]]
         mine = [lesson for lesson in lessons if lesson.case.id == case and lesson.stem]
@@ -393,12 +409,9 @@ class _Loop:
         whole = len(chosen) == inputs.shape[1]
         inputs = inputs[:, chosen]
         guarded = partial(sparing, own, inputs, self._basis.gram(layer) if whole else None)
-        if not self._method.earlier:
+        if stood is None:
             return guarded()
-        keys = self._draft.earlier_keys(layer, {case for case, _ in seen.system})
-        if not len(keys):
-            return guarded()
-        earlier = activations.norm(dim=1).mean() * places(keys, inputs.float())
+        earlier = activations.norm(dim=1).mean() * stood
         if len(earlier) > _EARLIER and (guard := guarded()):  # those that would move most
             sent = guard(activations.double().T).float()
             moved = (earlier @ sent).abs() / (activations.T * sent).sum(0)

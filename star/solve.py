@@ -13,11 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from star.everyday import texts
-from star.fisher import Fisher, fisher
+from star.fisher import Fisher, fisher, known_by
 from star.model import CodeModel
 from star.patch import installed
 
-__all__ = ["Basis", "Guard", "damped", "minimum_norm", "natural", "normalized", "places", "shares", "sparing"]
+__all__ = [
+    "Basis", "Guard", "damped", "minimum_norm", "natural", "normalized", "ordinary_code", "places", "shares",
+    "sparing",
+]  # fmt: skip
 
 #: What multiplies columns from the left, ``(f, n)`` to ``(f, n)``: a symmetric matrix that need not be made.
 Guard = Callable[[Tensor], Tensor]
@@ -87,6 +90,11 @@ class Basis:
     def steer(self, expected: Sequence[int], predicted: Sequence[int]) -> Float[Tensor, "n d"]:
         """The normalized directions from predicted to expected tokens; zero where they are equal."""
         return normalized(self.rows(expected) - self.rows(predicted))
+
+
+def ordinary_code() -> str:
+    """Names what ``Basis.learn`` reads: what it made of other code does not hold."""
+    return known_by(texts())
 
 
 def normalized(directions: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

@@ -15,8 +15,7 @@ from safetensors.torch import save_file
 from star.case import Case
 from star.decode import write
 from star.errors import Cancelled, CaseError, PatchError, StarError
-from star.everyday import texts
-from star.fisher import Fisher, known_by
+from star.fisher import Fisher
 from star.gate import Limits, Reading, Sample, Verdict, judge, read
 from star.history import revision
 from star.locate import layers_by_depth
@@ -25,7 +24,7 @@ from star.model import CodeModel
 from star.patch import Patch, install, installed, load
 from star.repair import PUBLISHED, STRENGTHS, Star, lowest_layer
 from star.result import Budget, Step
-from star.solve import Basis
+from star.solve import Basis, ordinary_code
 from star.trace import Lesson, prepare
 from star_lsp import jobs, prompt
 from star_lsp.around import around
@@ -404,7 +403,7 @@ def _basis(model: CodeModel, folder: Path) -> Basis:
     with contextlib.suppress(OSError, SafetensorError), safe_open(folder / _BASIS, "pt") as file:
         about = file.metadata() or {}
         if about.get("fingerprint") == model.fingerprint:
-            names = sorted(file.keys()) if about.get("ordinary") == known_by(texts()) else ()
+            names = sorted(file.keys()) if about.get("ordinary") == ordinary_code() else ()
             layers = [name.removesuffix(".inputs") for name in names if name.endswith(".inputs")]
             ordinary = {
                 int(layer): Fisher(file.get_tensor(f"{layer}.inputs"), file.get_tensor(f"{layer}.outputs"))
@@ -428,7 +427,7 @@ def _keep(basis: Basis, model: CodeModel, folder: Path) -> None:
     }
     # A models folder that is read-only or full only costs the seconds again.
     with contextlib.suppress(OSError, SafetensorError):
-        about = {"fingerprint": model.fingerprint, "ordinary": known_by(texts())}
+        about = {"fingerprint": model.fingerprint, "ordinary": ordinary_code()}
         save_file({"factor": basis.factor.contiguous(), **ordinary}, part, about)
         part.replace(path)
     with contextlib.suppress(OSError):

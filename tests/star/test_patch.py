@@ -497,6 +497,15 @@ def test_a_flipped_bit_is_refused_or_gives_a_patch_of_another_digest(
     assert loaded.digest != patch.digest or loaded.manifest != patch.manifest
 
 
+def test_what_is_installed_in_the_meantime_is_gone_afterwards(model: CodeModel) -> None:
+    before = _weights(model)
+    with installed(model, []):
+        install(model, [_patch(model, 1)])
+        assert not _same(_weights(model), before)
+    assert model.patches == ()
+    assert _same(_weights(model), before)
+
+
 def test_patches_are_installed_for_a_while_and_those_before_come_back_whatever_happens(
     model: CodeModel,
 ) -> None:
