@@ -16,10 +16,12 @@ from numba.extending import intrinsic
 
 from star import tables
 
-__all__ = ["LANES", "LARGEST", "MOST", "WIDTH", "filled", "product", "read"]
+__all__ = ["LANES", "LARGEST", "MOST", "ROOM", "WIDTH", "filled", "gradient", "parts", "product", "read"]
 
 #: The largest whole number of an activation: two digits of -63 to 63, the second 1/126 of the first.
 LARGEST = 63 * 126
+#: The largest whole number of a gradient.
+STEEPEST = 2**15 - 1
 #: Numbers that are multiplied at once; every row is filled up to a multiple of it.
 LANES = 16
 _FEATURES = binding.get_host_cpu_features()
@@ -30,9 +32,14 @@ _PAIRED = bool(_FEATURES.get("avx2", False))
 _NO_PANEL = 4 if _PAIRED else 0
 #: Rows of activations and rows of weights whose sums are kept in registers meanwhile: 32 of these, or 16.
 HEIGHT, WIDTH = (5, 4) if _WIDE_REGISTERS else (2, 4)
+#: A gradient goes back from so many outputs at once, whose sums 32 bits have room for, to so many inputs: a
+#: cache's line of weights.
+_DEEP, _BROAD = 256, 64
+#: Bytes that each thread writes to meanwhile.
+ROOM = _DEEP * _BROAD * 2 + _DEEP * 4
 #: Bytes of activations that stay in a second-level cache beside the weights that pass by.
 _NEAR = 1 << 18
-_TINY = np.float32(np.finfo(np.float32).tiny * LARGEST)
+_TINY = np.float32(np.finfo(np.float32).tiny * STEEPEST)
 _INFINITE = np.int32(0x7F800000)
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 #: Added to a number of up to 22 bits and taken away again, it rounds, halves to even.
@@ -44,6 +51,7 @@ MOST = 8
 _i8, _i16, _i32, _i64, _f32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _FEW = ir.VectorType(_i16, LANES)
 _PAIRS = ir.VectorType(_i32, LANES // 2)
+_PAIRS_OF_ROWS = ir.VectorType(_i32, LANES)
 
 #: Sums may be made in any order, and products added at once; nothing is assumed of what is not finite.
 compiled = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
@@ -119,6 +127,97 @@ def wide(typing: Any, source: Any, target: Any, count: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.intp), code
+
+
+@intrinsic
+def _zipped(typing: Any, upper: Any, lower: Any, target: Any) -> Any:
+    """``LANES`` numbers of 8 bits of two rows as pairs of 16 bits, one after another."""
+
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
+        upper, lower, target = given
+        rows = [
+            builder.sext(_load(builder, each, ir.VectorType(_i8, LANES)), _FEW) for each in (upper, lower)
+        ]
+        for part in range(2):
+            order = [each for i in range(LANES // 2) for each in (i, i + LANES)]
+            at = ir.Constant(_PAIRS_OF_ROWS, [ir.Constant(_i32, each + part * LANES // 2) for each in order])
+            there = _at(builder, builder.add(target, _word(part * LANES * 2)), _FEW)
+            builder.store(builder.shuffle_vector(*rows, at), there).align = 1
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp), code
+
+
+@intrinsic
+def _ahead(typing: Any, address: Any) -> Any:
+    """Have what is at an address come near the processor, if it can be read."""
+
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, _i32, _i32, _i32])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [cgutils.voidptr_t], kind)
+        to_read, second_level, data = (ir.Constant(_i32, each) for each in (0, 2, 1))
+        builder.call(fetch, [builder.inttoptr(given[0], cgutils.voidptr_t), to_read, second_level, data])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), code
+
+
+def _back(height: int) -> Any:
+    """Code for ``height`` rows of gradients by pairs of rows of weights."""
+
+    @intrinsic
+    def back(
+        typing: Any, left: Any, length: Any, pairs: Any, count: Any, factors: Any, out: Any, stride: Any
+    ) -> Any:
+        """Add their products, each row's times its factor, to ``LANES`` floats of each row at ``out``.
+
+        ``left`` are rows of numbers of 16 bits, ``length`` of them apart; ``pairs`` are ``count`` times what
+        ``_zipped`` makes.
+        """
+
+        def code(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
+            left, length, pairs, count, factors, out, stride = given
+            start = builder.block
+            loop, done = builder.append_basic_block("loop"), builder.append_basic_block("done")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            i = builder.phi(_i64)
+            i.add_incoming(_word(0), start)
+            cells = [(m, part) for m in range(height) for part in range(2)]
+            sums = {cell: builder.phi(_PAIRS) for cell in cells}
+            at = builder.add(pairs, builder.shl(i, _word(6)))
+            weights = [_load(builder, builder.add(at, _word(part * LANES * 2)), _FEW) for part in range(2)]
+            nothing, all_ = ir.Constant(_PAIRS, ir.Undefined), ir.Constant(_PAIRS, None)
+            new = {}
+            for m in range(height):
+                place = builder.add(builder.mul(length, _word(2 * m)), builder.shl(i, _word(2)))
+                two = _load(builder, builder.add(left, place), _i32)
+                row = builder.shuffle_vector(builder.insert_element(nothing, two, _word(0)), nothing, all_)
+                row = builder.bitcast(row, _FEW)
+                for part in range(2):
+                    new[m, part] = builder.add(sums[m, part], _pairs(builder, row, weights[part]))
+            following = builder.add(i, _word(1))
+            builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
+            i.add_incoming(following, loop)
+            for cell in cells:
+                sums[cell].add_incoming(ir.Constant(_PAIRS, None), start)
+                sums[cell].add_incoming(new[cell], loop)
+            builder.position_at_end(done)
+            kind = ir.VectorType(_f32, LANES // 2)
+            for m, part in cells:
+                factor = _load(builder, builder.add(factors, _word(4 * m)), _f32)
+                one = builder.insert_element(ir.Constant(kind, ir.Undefined), factor, _word(0))
+                by = builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), all_)
+                number = builder.add(builder.mul(stride, _word(m)), _word(part * LANES // 2))
+                there = builder.add(out, builder.shl(number, _word(2)))
+                made = builder.fmul(builder.sitofp(new[m, part], kind), by)
+                made = builder.fadd(_load(builder, there, kind), made)
+                builder.store(made, _at(builder, there, kind)).align = 1
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 7), code
+
+    return back
 
 
 def _tile(height: int, width: int, chains: int = 1, bits: int = 16) -> Any:
@@ -210,6 +309,7 @@ def _sum(builder: ir.IRBuilder, lanes: ir.Value) -> ir.Value:
 
 
 _tile_1, _tile_2, _tile_3, _tile_4, _tile_5 = (_tile(height, WIDTH) for height in range(1, 6))
+_back_1, _back_2, _back_3, _back_4, _back_5 = (_back(height) for height in range(1, 6))
 _line_1 = _tile(1, 1, chains=4, bits=8)
 _line_2, _line_3, _line_4 = (_tile(height, 1, chains=2, bits=8) for height in range(2, 5))
 
@@ -236,8 +336,8 @@ def whole(count: int, parts: int, number: int) -> int:
 
 
 @_exact
-def round_row(row: int, lift: int, size: int, padded: int, lifted: int, target: int) -> float:
-    """A row of ``size`` floats, lifted, as numbers of 16 bits; what each of these stands for.
+def round_row(row: int, lift: int, size: int, padded: int, lifted: int, target: int, most: int) -> float:
+    """A row of ``size`` floats, lifted, as numbers of up to ``most``; what one of these stands for.
 
     NaN, and numbers of zero, when anything in it is not finite. ``lifted`` has room for ``size`` floats.
     """
@@ -261,10 +361,10 @@ def round_row(row: int, lift: int, size: int, padded: int, lifted: int, target: 
             numbers[i] = 0
         return np.float32(np.nan)  # type: ignore[return-value]
     reach = max(float_of(largest), _TINY)
-    factor = np.float32(LARGEST) / reach
+    factor = np.float32(most) / reach
     for i in range(size):
         numbers[i] = np.int16(np.int32((into[i] * factor + _ROUND) - _ROUND))
-    return reach / np.float32(LARGEST)
+    return reach / np.float32(most)
 
 
 @_exact
@@ -382,6 +482,12 @@ def filled(size: int) -> int:
     return (size + LANES - 1) // LANES * LANES
 
 
+@_exact
+def parts(outputs: int) -> int:
+    """How many factors a row of rounded gradients has."""
+    return (outputs - 1) // _DEEP + 1
+
+
 @entry
 def product(address: int) -> None:
     """A product of rows of floats with weights in int8, of which each thread makes a part.
@@ -399,7 +505,7 @@ def product(address: int) -> None:
     lifted = mine + WIDTH * length * 2
     for row in range(rows * me // threads, rows * (me + 1) // threads):
         given, target = told[tables.GIVEN] + row * size * 4, numbers + row * length * 2
-        factors[row] = round_row(given, linear[tables.LIFT], size, length, lifted, target)
+        factors[row] = round_row(given, linear[tables.LIFT], size, length, lifted, target, LARGEST)
     call(told[tables.BARRIER])
     first, last = whole(outputs, threads, me), whole(outputs, threads, me + 1)
     # So many rows at once as stay near the processor while the weights pass by.
@@ -411,6 +517,106 @@ def product(address: int) -> None:
         for row in range(start, start + count):
             to = out + row * outputs * 4
             finish(to, linear[tables.SCALE], linear[tables.BIAS], factors[row], first, last)
+
+
+@_exact
+def backward(
+    left: int,
+    rows: int,
+    length: int,
+    factors: int,
+    weights: int,
+    size: int,
+    outputs: int,
+    first: int,
+    last: int,
+    pairs: int,
+    out: int,
+) -> None:
+    """Add to the inputs ``first`` to ``last`` of each row what its outputs send back through the weights.
+
+    ``left`` are gradients of ``outputs``, rounded. Each ``_DEEP`` of them have a factor, all rows' first ones
+    before all rows' second ones. ``pairs`` has room for what is made ready of weights.
+    """
+    for start in range(0, outputs, _DEEP):
+        deep = min(_DEEP, outputs - start)
+        half = (deep + 1) // 2
+        for column in range(first, last, _BROAD):
+            tiles = min(_BROAD, last - column) // LANES
+            for i in range(half):
+                upper = weights + (start + 2 * i) * size + column
+                # What is behind the last row is multiplied with zeros.
+                lower = upper + size if 2 * i + 1 < deep else upper
+                _ahead(upper + _BROAD)
+                _ahead(lower + _BROAD)
+                for tile in range(tiles):
+                    more, there = tile * LANES, pairs + (tile * half + i) * LANES * 4
+                    _zipped(upper + more, lower + more, there)
+            for tile in range(tiles):
+                panel, row = pairs + tile * half * LANES * 4, 0
+                while row < rows:
+                    at, by = left + (row * length + start) * 2, factors + (start // _DEEP * rows + row) * 4
+                    there = out + (row * size + column + tile * LANES) * 4
+                    left_over = rows - row
+                    if left_over >= 5:
+                        _back_5(at, length, panel, half, by, there, size)
+                        row += 5
+                    elif left_over == 4:
+                        _back_4(at, length, panel, half, by, there, size)
+                        row += 4
+                    elif left_over == 3:
+                        _back_3(at, length, panel, half, by, there, size)
+                        row += 3
+                    elif left_over == 2:
+                        _back_2(at, length, panel, half, by, there, size)
+                        row += 2
+                    else:
+                        _back_1(at, length, panel, half, by, there, size)
+                        row += 1
+    rest = first + (last - first) // LANES * LANES
+    if rest < last:
+        for row in range(rows):
+            given, made = _counts(left + row * length * 2, length), floats(out + row * size * 4, size)
+            for start in range(0, outputs, _DEEP):
+                factor = floats(factors + (start // _DEEP * rows + row) * 4, 1)[0]
+                for column in range(rest, last):
+                    total = np.int64(0)
+                    for i in range(start, min(start + _DEEP, outputs)):
+                        total += np.int64(given[i]) * np.int64(_bytes(weights + i * size, size)[column])
+                    made[column] += factor * np.float32(total)
+
+
+@entry
+def gradient(address: int) -> None:
+    """What the inputs of a product have of the gradient at its outputs, of which each thread makes a part.
+
+    ``address`` is that of a table as ``product`` is told it; ``COUNTED`` are rows of gradients at ``GIVEN``,
+    and to what is at ``TO`` it is added; of the layer neither bias nor lift is seen.
+    """
+    told = words(address, tables.ALONE + tables.LINEAR)
+    linear = told[tables.ALONE :]
+    threads, rows = np.int64(call(told[tables.THREADS])), told[tables.COUNTED]
+    size, outputs, out = linear[tables.INPUTS], linear[tables.OUTPUTS], told[tables.TO]
+    length = filled(outputs)
+    me = np.int64(call(told[tables.NUMBER]))
+    numbers, factors = told[tables.ROUNDED], floats(told[tables.FACTORS], rows * parts(outputs))
+    mine = told[tables.EACH] + me * ROOM
+    lifted = mine + _DEEP * _BROAD * 2
+    for row in range(rows * me // threads, rows * (me + 1) // threads):
+        for start in range(0, outputs, _DEEP):
+            deep = min(_DEEP, outputs - start)
+            given, target = told[tables.GIVEN] + row * outputs * 4, numbers + row * length * 2
+            factors[start // _DEEP * rows + row] = round_row(
+                given + start * 4, linear[tables.SCALE] + start * 4, deep, filled(deep), lifted,
+                target + start * 2, STEEPEST,
+            )  # fmt: skip
+    call(told[tables.BARRIER])
+    blocks = (size + _BROAD - 1) // _BROAD
+    first, last = blocks * me // threads * _BROAD, min(size, blocks * (me + 1) // threads * _BROAD)
+    backward(
+        numbers, rows, length, told[tables.FACTORS], linear[tables.WEIGHTS], size, outputs, first, last,
+        mine, out,
+    )  # fmt: skip
 
 
 @compiled
@@ -437,7 +643,7 @@ def _linear(linear: Any, given: int, rows: int, mine: int, first: int, last: int
     factors = np.empty(MOST, np.float32)
     for m in range(rows):
         factors[m] = round_row(
-            given + m * size * 4, linear[tables.LIFT], size, length, lifted, mine + m * length * 2
+            given + m * size * 4, linear[tables.LIFT], size, length, lifted, mine + m * length * 2, LARGEST
         )
     products(mine, rows, length, linear[tables.WEIGHTS], size, first, last, panel, out, outputs)
     count = linear[tables.COUNT]

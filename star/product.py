@@ -2,8 +2,9 @@
 
 Weights are whole numbers -127 to 127 with one scale for each output. Activations, row by row, are those of
 -7938 to 7938, as fewer lose what stands beside the few huge coordinates that every model has (numbers in
-README.md). A product of whole numbers is exact: a row gives the same alone and among others. Where
-``kernel.py`` cannot run, torch makes it of two digits of 7 bits, with which no processor's product saturates.
+README.md). A product of whole numbers is exact: a row gives the same alone and among others. Gradients go
+back through the same numbers, rounded to 16 bits. Where ``kernel.py`` cannot run, torch makes products of two
+digits of 7 bits, with which no processor's product saturates, and gradients in fp32.
 
 Beside the numbers stand rows in fp32, by neuron: those that are worth it in the base, and those that patches
 change; and what patches add as few directions, keys and their values.
@@ -114,14 +115,44 @@ class Int8Linear(nn.Module):
         return row
 
     def _compiled(self, given: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
+        outputs, inputs = self.numbers.shape
+        made = torch.empty(len(given), outputs)
+        return self._run(kernel.product, given, made, kernel.WIDTH * kernel.filled(inputs) * 2 + inputs * 4)
+
+    def back(self, grads: Float[Tensor, "n o"], beside: Beside | None = None) -> Float[Tensor, "n i"]:
+        """What the inputs have of a gradient at the outputs; ``beside`` is what stood beside the numbers.
+
+        Rounding counts as the identity.
+        """
+        inputs = self.numbers.shape[1]
+        made = torch.zeros(len(grads), inputs)
+        if way() == "compiled":
+            self._run(kernel.gradient, grads, made, kernel.ROOM)
+        else:
+            weighed = grads * self.scale
+            # In parts that stay in a core's cache: all of a layer in fp32 would go through memory twice.
+            some = torch.empty(max(1, _IN_CACHE // inputs), inputs)
+            for start in range(0, len(self.numbers), len(some)):
+                numbers = self.numbers[start : start + len(some)]
+                part = weighed[:, start : start + len(some)]
+                made.addmm_(part, some[: len(numbers)].copy_(numbers))
+        if self.lift is not None:
+            made *= self.lift
+        if beside is not None:
+            made[:, beside.neurons] += grads @ beside.rows.T
+            if beside.factors:
+                keys, values = beside.factors
+                made.addmm_(grads @ values.T, keys)
+        return made
+
+    def _run(self, entry: Any, given: Tensor, made: Tensor, each: int) -> Tensor:
+        """Have a compiled function write what it makes of rows; each thread writes to so many bytes too."""
         threads, given = team(), given.contiguous()
         assert threads is not None
-        count, size = given.shape
-        length = kernel.filled(size)
-        made = torch.empty(count, len(self.numbers))
+        count, length = len(given), kernel.filled(given.shape[1])
         rounded = torch.empty(count, length, dtype=torch.int16)
-        factors = torch.empty(count)
-        each = torch.empty(threads.size, kernel.WIDTH * length * 2 + size * 4, dtype=torch.uint8)
+        factors = torch.empty(count, kernel.parts(given.shape[1]))
+        own = torch.empty(threads.size, each, dtype=torch.uint8)
         table = np.empty(tables.ALONE + tables.LINEAR, np.int64)
         threads.describe(table)
         table[tables.COUNTED], table[tables.GIVEN], table[tables.TO] = (
@@ -130,9 +161,9 @@ class Int8Linear(nn.Module):
             made.data_ptr(),
         )
         table[tables.ROUNDED], table[tables.FACTORS] = rounded.data_ptr(), factors.data_ptr()
-        table[tables.EACH] = each.data_ptr()
+        table[tables.EACH] = own.data_ptr()
         table[tables.ALONE :] = self.told()
-        threads.run(kernel.product.address, table.ctypes.data)
+        threads.run(entry.address, table.ctypes.data)
         return made
 
     def _of_digits(self, given: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
@@ -242,22 +273,8 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        numbers, scale, beside = ctx.linear.numbers, ctx.linear.scale, ctx.beside
         (rows,) = grads
-        weighed = rows * scale
-        total = torch.zeros(len(weighed), numbers.shape[1])
-        # In parts that stay in a core's cache: all of a layer in fp32 would go through memory twice.
-        made = torch.empty(max(1, _IN_CACHE // numbers.shape[1]), numbers.shape[1])
-        for part, some in zip(weighed.split(len(made), 1), numbers.split(len(made)), strict=True):
-            total.addmm_(part, made[: len(some)].copy_(some))
-        if ctx.linear.lift is not None:
-            total *= ctx.linear.lift
-        if beside is not None:
-            total[:, beside.neurons] += rows @ beside.rows.T
-            if beside.factors:
-                keys, values = beside.factors
-                total.addmm_(rows @ values.T, keys)
-        return total, None
+        return ctx.linear.back(rows, ctx.beside), None
 
 
 def _packed(digits: Float[Tensor, "n i"], packed: Any) -> Float[Tensor, "n o"]:

@@ -52,8 +52,8 @@ class Star:
     ridge: float = 0.1
     #: How far a step goes.
     rate: float = 1.0
-    #: Whether that is a share of the way which the places are short of by the gradient, and not a multiple of
-    #: the steers: what these move differs by model.
+    #: Whether that is a share of the way which the places of a case are short of by the gradient, and not a
+    #: multiple of the steers: what these move differs by model.
     paced: bool = True
     #: Lead in log-probability that an expected token must have before it counts as learnt.
     margin: float = 2.0
@@ -350,9 +350,9 @@ class _Loop:
         if method.natural:
             for layer, each in wanted.items():
                 wanted[layer] = natural(each, seen.pulls[layer], self._basis.damped(layer))
-        far = rate * (_way(seen, wanted, method.margin) if method.paced else 1.0)
+        far = rate * _ways(seen, wanted, method.margin) if method.paced else rate
         for layer, each in wanted.items():
-            self._draft.add(layer, -far * self._by_keys(layer, seen, each, lessons))
+            self._draft.add(layer, -self._by_keys(layer, seen, far * each, lessons))
 
     def _by_keys(
         self, layer: int, seen: Trace, wanted: Float[Tensor, "n d"], lessons: Sequence[Lesson]
@@ -370,7 +370,7 @@ class _Loop:
         stood = self._stood(layer, {case for case, _ in seen.system}) if new else None
         for case, rows in new.items():
             guard = self._guard(layer, case, seen, lessons, stood)
-            keys = activations[rows] if guard is None else guard(activations[rows].double().T).T
+            keys = activations[rows] if guard is None else guard(activations[rows].T).T
             for row, scale in zip(rows, self._draft.extend(layer, keys), strict=True):
                 scales[seen.system[row]] = (len(scales), scale)
         at, sizes = zip(*(scales[place] for place in seen.system), strict=True)
@@ -413,14 +413,14 @@ class _Loop:
             return guarded()
         earlier = activations.norm(dim=1).mean() * stood
         if len(earlier) > _EARLIER and (guard := guarded()):  # those that would move most
-            sent = guard(activations.double().T).float()
+            sent = guard(activations.T)
             moved = (earlier @ sent).abs() / (activations.T * sent).sum(0)
             earlier = earlier[moved.amax(1).topk(_EARLIER).indices]
         return guarded(earlier)
 
 
-def _way(seen: Trace, wanted: Mapping[int, Float[Tensor, "n d"]], margin: float) -> float:
-    """How many times what is wanted all places together are short of, by the gradient.
+def _ways(seen: Trace, wanted: Mapping[int, Float[Tensor, "n d"]], margin: float) -> Float[Tensor, "n 1"]:
+    """How many times what is wanted the places of each case together are short of, by the gradient.
 
     A place is short of what its lead lacks of the margin and a nat beyond. If all rivals lose alike, it
     grows by ``x · Σ ∂loss/∂outputs · wanted / (1-p)``, summed over layers, for ``x`` times what is wanted.
@@ -429,8 +429,13 @@ def _way(seen: Trace, wanted: Mapping[int, Float[Tensor, "n d"]], margin: float)
     products = [(pulls.double() * wanted[layer].double()).sum(1) for layer, pulls in seen.pulls.items()]
     others = -torch.expm1(-seen.losses.double().clamp(min=_LOSS))
     gains = seen.targets * torch.stack(products).sum(0) / others
-    steered = gains > 0
-    return float(short[steered].sum() / gains[steered].sum()) if steered.any() else 0.0
+    ways = torch.zeros(len(seen.system), 1)
+    for case in {case for case, _ in seen.system}:
+        mine = torch.tensor([other == case for other, _ in seen.system])
+        steered = mine & (gains > 0)
+        if steered.any():
+            ways[mine] = float(short[steered].sum() / gains[steered].sum())
+    return ways
 
 
 def _place(failure: Failure) -> Place:

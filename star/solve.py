@@ -170,25 +170,35 @@ def sparing(
     each of which counts like all of the prompt, BᵀB the second moment of ``ordinary`` ones, ε a tenth of the
     mean diagonal without E, so that what hardly ever fires may be used, and what always does is spared.
     Through the smaller of two Gram matrices (Woodbury's identity), of which ``gram`` is ``B Bᵀ`` where known.
+    What is as wide as a layer is multiplied in the type given, fp32 for a repair: keys are rounded to 2⁻¹⁵ of
+    their largest, and strong directions, which fp32 tells apart worst, hardly move. The rest is
+    in fp64.
     """
-    near = own.double() / max(len(own), 1) ** 0.5
-    far = near[:0] if ordinary is None else ordinary.double()
-    floor = _FLOOR * torch.cat([near, far]).square().sum(0).mean()
+    kind = own.dtype if ordinary is None else torch.promote_types(own.dtype, ordinary.dtype)
+    near = own.to(kind) / max(len(own), 1) ** 0.5
+    far = near[:0] if ordinary is None else ordinary.to(kind)
+    inner = near.shape[1]
+    floor = _FLOOR * sum(float(each.square().sum(dtype=torch.float64)) for each in (near, far)) / inner
     if not floor:
         return None
-    near = near if earlier is None else torch.cat([near, earlier.double()])
-    scaled = torch.cat([near, far])
-    count, inner = scaled.shape
-    if inner <= count:
+    near = near if earlier is None else torch.cat([near, earlier.to(kind)])
+    count, exact = len(near), near.double()
+    if inner <= count + len(far):
+        scaled = torch.cat([exact, far.double()])
         whole = floor * torch.eye(inner, dtype=scaled.dtype) + scaled.T @ scaled
-        return lambda columns: torch.linalg.solve(whole, columns)
-    beside = scaled @ near.T
-    last = scaled @ scaled[len(near) :].T if gram is None else torch.cat([beside[len(near) :].T, gram])
-    small = floor * torch.eye(count, dtype=scaled.dtype) + torch.cat([beside, last], 1)
+        return lambda columns: torch.linalg.solve(whole, columns.double()).to(columns.dtype)
+    gram = far.double() @ far.double().T if gram is None else gram
+    between = (near @ far.T).double()
+    small = torch.cat([torch.cat([exact @ exact.T, between], 1), torch.cat([between.T, gram], 1)])
+    small.diagonal().add_(floor)
+    factor = torch.linalg.lu_factor(small)
 
     def guard(columns: Tensor) -> Tensor:
-        solved: Tensor = (columns - scaled.T @ torch.linalg.solve(small, scaled @ columns)) / floor
-        return solved
+        rows = columns.T.to(kind)
+        seen = torch.cat([rows @ near.T, rows @ far.T], 1)
+        felt = torch.linalg.lu_solve(*factor, seen.T.double()).T.to(kind)
+        solved: Tensor = (rows - felt[:, :count] @ near - felt[:, count:] @ far) / floor
+        return solved.T.to(columns.dtype)
 
     return guard
 

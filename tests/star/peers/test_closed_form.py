@@ -72,9 +72,10 @@ def test_the_null_space_leaves_ordinary_activations_as_they_are(seed: int, n: in
     moment = ordinary.T @ ordinary / len(ordinary)
     n = min(n, f - f // 2)
     z, r = _drawn(seed + 1, n, f), _drawn(seed + 2, n, 6)
-    delta = minimum_norm(z, r, null_space(moment, 1e-5), 0.0)
-    plain = minimum_norm(z, r, None, 0.0)
-    assert float((ordinary @ delta).norm()) <= 0.05 * float((ordinary @ plain).norm())
+    delta = minimum_norm(z, r, null_space(moment, 1e-5), 0.0).double()
+    # Nothing is left of it but where C is next to nothing; a delta that is huge there feels fp32's zeros.
+    felt = (1e-5 * float(moment.diagonal().mean()) * len(ordinary)) ** 0.5
+    assert float((ordinary.double() @ delta).norm()) <= felt * float(delta.norm())
 
 
 def test_two_equal_rows_are_safe() -> None:
