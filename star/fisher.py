@@ -23,6 +23,8 @@ _SEED = 0
 _TOKENS = 128
 #: Directions of the inputs that are kept, and how often they are sought.
 _RANK, _ROUNDS = 512, 3
+#: So many rows of a Gram matrix are made at once.
+_BLOCK = 512
 #: Some families have activations beyond what fp16 has numbers for.
 _HIGHEST = torch.finfo(torch.float16).max
 
@@ -95,7 +97,7 @@ def _principal(given: Float[Tensor, "m f"]) -> Float16[Tensor, "r f"]:
     """
     wide = given.float() / len(given) ** 0.5
     if len(wide) <= wide.shape[1]:
-        gram = wide @ wide.T
+        gram = _gram(wide)
         sought = torch.randn(len(wide), _RANK, generator=torch.Generator().manual_seed(_SEED))
         for _ in range(_ROUNDS):
             sought = torch.linalg.qr(gram @ sought).Q
@@ -104,3 +106,13 @@ def _principal(given: Float[Tensor, "m f"]) -> Float16[Tensor, "r f"]:
     strength, at = torch.linalg.eigh((wide.T @ wide).double())
     scaled: Tensor = strength.clamp(min=0).sqrt() * at
     return scaled[:, -_RANK:].T.half()
+
+
+def _gram(wide: Float[Tensor, "m f"]) -> Float[Tensor, "m m"]:
+    """``A Aᵀ``, of which little more than half has to be made: the rest is the same."""
+    gram = torch.empty(len(wide), len(wide))
+    for start in range(0, len(wide), _BLOCK):
+        stop = min(start + _BLOCK, len(wide))
+        torch.matmul(wide[start:stop], wide[:stop].T, out=gram[start:stop, :stop])
+        gram[:start, start:stop] = gram[start:stop, :start].T
+    return gram

@@ -1,12 +1,13 @@
 """What ordinary predictions heed, against the KL that is seen."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from star.errors import Cancelled
 from star.everyday import texts
-from star.fisher import fisher
+from star.fisher import _gram, fisher
 from star.model import CodeModel
 from star.patch import installed
 from star.repair import repair
@@ -70,6 +71,12 @@ def test_what_goes_in_is_kept_as_its_second_moment(one: CodeModel) -> None:
     inputs = taps[1].inputs[1:].float()
     kept = fisher(one, TEXTS[:1], [1])[1].inputs.float()
     torch.testing.assert_close(kept.T @ kept, inputs.T @ inputs / len(inputs), rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 511, 512, 513, 1300])
+def test_half_of_a_gram_matrix_tells_the_rest(rows: int) -> None:
+    wide = torch.randn(rows, 9, generator=torch.Generator().manual_seed(rows))
+    assert np.allclose(_gram(wide).numpy(), wide.numpy() @ wide.numpy().T, atol=1e-5)
 
 
 def test_it_can_be_cancelled(one: CodeModel) -> None:

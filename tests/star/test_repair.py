@@ -17,7 +17,7 @@ from star.decode import write
 from star.errors import Cancelled, CaseError
 from star.model import CodeModel
 from star.patch import Factors, install
-from star.repair import PUBLISHED, Star, repair
+from star.repair import PUBLISHED, Star, _ways, repair
 from star.result import Budget, Result, Step
 from star.solve import Basis
 from star.trace import prepare, trace
@@ -174,6 +174,17 @@ def test_a_paced_step_goes_the_share_that_was_asked_for_of_what_the_lead_lacks(
     install(model, [repair(model, [case], Budget(1), method=method).patch])
     grown = (seen()[0] - before) / -math.expm1(before)
     assert grown == pytest.approx(1e-2 * (2.0 + 1.0 - lead), rel=0.1)
+
+
+def test_each_case_of_a_batch_goes_as_far_as_by_itself(model: CodeModel) -> None:
+    cases = [tiny.case(model), tiny.case(model, "y*2", "for y in", id="b")]
+    every = {layer: torch.arange(model.neurons) for layer in range(model.depth)}
+
+    def way(of: list[Case]) -> Tensor:
+        seen = trace(model, prepare(model, of), every, margin=2.0, system="targets")
+        return _ways(seen, {layer: pulls.sign() for layer, pulls in seen.pulls.items()}, 2.0)
+
+    torch.testing.assert_close(way(cases), torch.cat([way([case]) for case in cases]))
 
 
 def test_for_one_failing_position_signs_given_to_outputs_or_to_weights_are_the_same_step(
