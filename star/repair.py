@@ -350,7 +350,7 @@ class _Loop:
         if method.natural:
             for layer, each in wanted.items():
                 wanted[layer] = natural(each, seen.pulls[layer], self._basis.damped(layer))
-        far = rate * _ways(seen, wanted, method.margin) if method.paced else rate
+        far = rate * _how_far(seen, wanted, method.margin) if method.paced else rate
         for layer, each in wanted.items():
             self._draft.add(layer, -self._by_keys(layer, seen, far * each, lessons))
 
@@ -419,7 +419,7 @@ class _Loop:
         return guarded(earlier)
 
 
-def _ways(seen: Trace, wanted: Mapping[int, Float[Tensor, "n d"]], margin: float) -> Float[Tensor, "n 1"]:
+def _how_far(seen: Trace, wanted: Mapping[int, Float[Tensor, "n d"]], margin: float) -> Float[Tensor, "n 1"]:
     """How many times what is wanted the places of each case together are short of, by the gradient.
 
     A place is short of what its lead lacks of the margin and a nat beyond. If all rivals lose alike, it
@@ -429,13 +429,13 @@ def _ways(seen: Trace, wanted: Mapping[int, Float[Tensor, "n d"]], margin: float
     products = [(pulls.double() * wanted[layer].double()).sum(1) for layer, pulls in seen.pulls.items()]
     others = -torch.expm1(-seen.losses.double().clamp(min=_LOSS))
     gains = seen.targets * torch.stack(products).sum(0) / others
-    ways = torch.zeros(len(seen.system), 1)
+    far = torch.zeros(len(seen.system), 1)
     for case in {case for case, _ in seen.system}:
         mine = torch.tensor([other == case for other, _ in seen.system])
         steered = mine & (gains > 0)
         if steered.any():
-            ways[mine] = float(short[steered].sum() / gains[steered].sum())
-    return ways
+            far[mine] = float(short[steered].sum() / gains[steered].sum())
+    return far
 
 
 def _place(failure: Failure) -> Place:

@@ -17,7 +17,7 @@ from star.decode import write
 from star.errors import Cancelled, CaseError
 from star.model import CodeModel
 from star.patch import Factors, install
-from star.repair import PUBLISHED, Star, _ways, repair
+from star.repair import PUBLISHED, Star, _how_far, repair
 from star.result import Budget, Result, Step
 from star.solve import Basis
 from star.trace import prepare, trace
@@ -182,7 +182,7 @@ def test_each_case_of_a_batch_goes_as_far_as_by_itself(model: CodeModel) -> None
 
     def way(of: list[Case]) -> Tensor:
         seen = trace(model, prepare(model, of), every, margin=2.0, system="targets")
-        return _ways(seen, {layer: pulls.sign() for layer, pulls in seen.pulls.items()}, 2.0)
+        return _how_far(seen, {layer: pulls.sign() for layer, pulls in seen.pulls.items()}, 2.0)
 
     torch.testing.assert_close(way(cases), torch.cat([way([case]) for case in cases]))
 
