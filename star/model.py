@@ -272,8 +272,7 @@ class CodeModel:
         """Record what passes the output projections of ``layers`` while inside, ready for gradients.
 
         The lowest one's output becomes the leaf of the graph, so that a backward pass ends there and
-        computes no gradient of any weight: a weight's is ``inputsᵀ · outputs.grad``. At positions before
-        ``since`` it is zero, and most of the pass is spared; no later position's depends on theirs.
+        computes no gradient of any weight: a weight's is ``inputsᵀ · outputs.grad``.
         """
         taps: dict[int, Tap] = {}
         handles = [
