@@ -229,7 +229,7 @@ def test_ctrl_c_leaves_the_cases_pending_and_no_process(run: Run, store: Store, 
     (worker,) = _children(started.pid)
     started.send_signal(signal.SIGINT)
     _, err = started.communicate(timeout=20)
-    assert started.returncode == 130
+    assert started.returncode == 130, err
     assert "Traceback" not in err
     assert {store.case(case).status for case in cases} <= {"pending", "solved", "failed"}
     assert store.case(cases[-1]).status == "pending"

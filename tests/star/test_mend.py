@@ -54,6 +54,7 @@ def test_what_contradicts_another_case_elsewhere_is_learnt_where_it_was_flagged_
     one = tiny.model("qwen2", seed)
     other = tiny.case(one, "x-1", prefix="import os\ny = ", id="b")
     case = replace(tiny.case(one), elsewhere=(other.prompt,))
+    other = replace(other, elsewhere=(case.prompt,))
     attempts = mend(one, [case, other], _guarded(one, ALL), Budget(8), method=STRONG)
     assert [attempt.method.elsewhere for attempt in attempts] == [True, False]
     assert not attempts[0].result.solved
