@@ -4,7 +4,7 @@
 rest are parts of them: no Python, addresses in place of arrays.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,19 @@ from numba.extending import intrinsic
 
 from star import tables
 
-__all__ = ["LANES", "LARGEST", "MOST", "ROOM", "WIDTH", "filled", "gradient", "parts", "product", "read"]
+__all__ = [
+    "LANES",
+    "LARGEST",
+    "MOST",
+    "ROOM",
+    "STEEPEST",
+    "WIDTH",
+    "filled",
+    "gradient",
+    "parts",
+    "product",
+    "read",
+]
 
 #: The largest whole number of an activation: two digits of -63 to 63, the second 1/126 of the first.
 LARGEST = 63 * 126
@@ -51,7 +63,6 @@ MOST = 8
 _i8, _i16, _i32, _i64, _f32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _FEW = ir.VectorType(_i16, LANES)
 _PAIRS = ir.VectorType(_i32, LANES // 2)
-_PAIRS_OF_ROWS = ir.VectorType(_i32, LANES)
 
 #: Sums may be made in any order, and products added at once; nothing is assumed of what is not finite.
 compiled = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
@@ -140,7 +151,9 @@ def _zipped(typing: Any, upper: Any, lower: Any, target: Any) -> Any:
         ]
         for part in range(2):
             order = [each for i in range(LANES // 2) for each in (i, i + LANES)]
-            at = ir.Constant(_PAIRS_OF_ROWS, [ir.Constant(_i32, each + part * LANES // 2) for each in order])
+            at = ir.Constant(
+                ir.VectorType(_i32, LANES), [ir.Constant(_i32, each + part * LANES // 2) for each in order]
+            )
             there = _at(builder, builder.add(target, _word(part * LANES * 2)), _FEW)
             builder.store(builder.shuffle_vector(*rows, at), there).align = 1
         return context.get_dummy_value()
@@ -162,6 +175,40 @@ def _ahead(typing: Any, address: Any) -> Any:
     return types.void(types.intp), code
 
 
+def _everywhere(builder: ir.IRBuilder, value: ir.Value, kind: ir.Type) -> ir.Value:
+    """A vector of one value."""
+    nothing = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(nothing, value, _word(0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(_i32, LANES // 2), None))
+
+
+def _added(
+    builder: ir.IRBuilder,
+    cells: Sequence[Any],
+    stop: ir.Value,
+    step: int,
+    terms: Callable[[ir.Value], Mapping[Any, ir.Value]],
+) -> dict[Any, ir.Value]:
+    """The sum for each cell of its ``terms(i)``, i from 0 in steps up to ``stop``; at least of the first."""
+    start = builder.block
+    loop, done = builder.append_basic_block("loop"), builder.append_basic_block("done")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    i = builder.phi(_i64)
+    sums = {cell: builder.phi(_PAIRS) for cell in cells}
+    more = terms(i)
+    new = {cell: builder.add(sums[cell], more[cell]) for cell in cells}
+    following = builder.add(i, _word(step))
+    builder.cbranch(builder.icmp_signed("<", following, stop), loop, done)
+    i.add_incoming(_word(0), start)
+    i.add_incoming(following, loop)
+    for cell in cells:
+        sums[cell].add_incoming(ir.Constant(_PAIRS, None), start)
+        sums[cell].add_incoming(new[cell], loop)
+    builder.position_at_end(done)
+    return new
+
+
 def _back(height: int) -> Any:
     """Code for ``height`` rows of gradients by pairs of rows of weights."""
 
@@ -177,40 +224,30 @@ def _back(height: int) -> Any:
 
         def code(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
             left, length, pairs, count, factors, out, stride = given
-            start = builder.block
-            loop, done = builder.append_basic_block("loop"), builder.append_basic_block("done")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            i = builder.phi(_i64)
-            i.add_incoming(_word(0), start)
+
+            def terms(i: ir.Value) -> dict[Any, ir.Value]:
+                at = builder.add(pairs, builder.shl(i, _word(6)))
+                weights = [
+                    _load(builder, builder.add(at, _word(part * LANES * 2)), _FEW) for part in range(2)
+                ]
+                made = {}
+                for m in range(height):
+                    place = builder.add(builder.mul(length, _word(2 * m)), builder.shl(i, _word(2)))
+                    two = _load(builder, builder.add(left, place), _i32)
+                    row = builder.bitcast(_everywhere(builder, two, _PAIRS), _FEW)
+                    for part in range(2):
+                        made[m, part] = _pairs(builder, row, weights[part])
+                return made
+
             cells = [(m, part) for m in range(height) for part in range(2)]
-            sums = {cell: builder.phi(_PAIRS) for cell in cells}
-            at = builder.add(pairs, builder.shl(i, _word(6)))
-            weights = [_load(builder, builder.add(at, _word(part * LANES * 2)), _FEW) for part in range(2)]
-            nothing, all_ = ir.Constant(_PAIRS, ir.Undefined), ir.Constant(_PAIRS, None)
-            new = {}
-            for m in range(height):
-                place = builder.add(builder.mul(length, _word(2 * m)), builder.shl(i, _word(2)))
-                two = _load(builder, builder.add(left, place), _i32)
-                row = builder.shuffle_vector(builder.insert_element(nothing, two, _word(0)), nothing, all_)
-                row = builder.bitcast(row, _FEW)
-                for part in range(2):
-                    new[m, part] = builder.add(sums[m, part], _pairs(builder, row, weights[part]))
-            following = builder.add(i, _word(1))
-            builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
-            i.add_incoming(following, loop)
-            for cell in cells:
-                sums[cell].add_incoming(ir.Constant(_PAIRS, None), start)
-                sums[cell].add_incoming(new[cell], loop)
-            builder.position_at_end(done)
+            sums = _added(builder, cells, count, 1, terms)
             kind = ir.VectorType(_f32, LANES // 2)
             for m, part in cells:
                 factor = _load(builder, builder.add(factors, _word(4 * m)), _f32)
-                one = builder.insert_element(ir.Constant(kind, ir.Undefined), factor, _word(0))
-                by = builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), all_)
                 number = builder.add(builder.mul(stride, _word(m)), _word(part * LANES // 2))
                 there = builder.add(out, builder.shl(number, _word(2)))
-                made = builder.fmul(builder.sitofp(new[m, part], kind), by)
+                by = _everywhere(builder, factor, kind)
+                made = builder.fmul(builder.sitofp(sums[m, part], kind), by)
                 made = builder.fadd(_load(builder, there, kind), made)
                 builder.store(made, _at(builder, there, kind)).align = 1
             return context.get_dummy_value()
@@ -236,45 +273,34 @@ def _tile(height: int, width: int, chains: int = 1, bits: int = 16) -> Any:
 
         def code(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
             left, right, length, out, stride = given
-            start = builder.block
-            loop, done = builder.append_basic_block("loop"), builder.append_basic_block("done")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            i = builder.phi(_i64)
-            i.add_incoming(_word(0), start)
-            cells = [(part, m, n) for part in range(chains) for m in range(height) for n in range(width)]
-            sums = {cell: builder.phi(_PAIRS) for cell in cells}
 
-            def few(base: ir.Value, number: int, part: int, of: int) -> ir.Value:
+            def few(base: ir.Value, i: ir.Value, number: int, part: int, of: int) -> ir.Value:
                 # Whole rows further, and so far in this one.
                 place = builder.add(builder.mul(length, _word(number)), builder.add(i, _word(part * LANES)))
                 place = builder.add(base, builder.mul(place, _word(of // 8)))
                 return _load(builder, place, ir.VectorType(ir.IntType(of), LANES))
 
-            new = {}
-            for part in range(chains):
-                weights = [few(right, n, part, bits) for n in range(width)]
-                if bits < 16:
-                    weights = [builder.sext(each, _FEW) for each in weights]
-                for m in range(height):
-                    row = few(left, m, part, 16)
-                    for n in range(width):
-                        pairs = _pairs(builder, row, weights[n])
-                        new[part, m, n] = builder.add(sums[part, m, n], pairs)
-            following = builder.add(i, _word(LANES * chains))
-            builder.cbranch(builder.icmp_signed("<", following, length), loop, done)
-            i.add_incoming(following, loop)
-            for cell in cells:
-                sums[cell].add_incoming(ir.Constant(_PAIRS, None), start)
-                sums[cell].add_incoming(new[cell], loop)
-            builder.position_at_end(done)
+            def terms(i: ir.Value) -> dict[Any, ir.Value]:
+                made = {}
+                for part in range(chains):
+                    weights = [few(right, i, n, part, bits) for n in range(width)]
+                    if bits < 16:
+                        weights = [builder.sext(each, _FEW) for each in weights]
+                    for m in range(height):
+                        row = few(left, i, m, part, 16)
+                        for n in range(width):
+                            made[part, m, n] = _pairs(builder, row, weights[n])
+                return made
+
+            cells = [(part, m, n) for part in range(chains) for m in range(height) for n in range(width)]
+            sums = _added(builder, cells, length, LANES * chains, terms)
             for m in range(height):
                 for n in range(width):
                     number = builder.add(builder.mul(stride, _word(m)), _word(n))
                     there = _at(builder, builder.add(out, builder.shl(number, _word(2))), _f32)
-                    total = new[0, m, n]
+                    total = sums[0, m, n]
                     for part in range(1, chains):
-                        total = builder.add(total, new[part, m, n])
+                        total = builder.add(total, sums[part, m, n])
                     builder.store(builder.sitofp(_sum(builder, total), _f32), there)
             return context.get_dummy_value()
 

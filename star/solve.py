@@ -171,8 +171,7 @@ def sparing(
     mean diagonal without E, so that what hardly ever fires may be used, and what always does is spared.
     Through the smaller of two Gram matrices (Woodbury's identity), of which ``gram`` is ``B Bᵀ`` where known.
     What is as wide as a layer is multiplied in the type given, fp32 for a repair: keys are rounded to 2⁻¹⁵ of
-    their largest, and strong directions, which fp32 tells apart worst, hardly move. The rest is
-    in fp64.
+    their largest, and strong directions, which fp32 tells apart worst, hardly move. The rest is in fp64.
     """
     kind = own.dtype if ordinary is None else torch.promote_types(own.dtype, ordinary.dtype)
     near = own.to(kind) / max(len(own), 1) ** 0.5

@@ -103,6 +103,16 @@ def test_a_row_gives_bit_for_bit_the_same_alone_and_among_others(
     assert torch.equal(torch.cat([linear(row[None]) for row in x]), linear(x))
 
 
+def _gradients(linear: Int8Linear, x: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the inputs of a layer in int8, and of its dequantized weight."""
+    mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    linear(mine).backward(pull)
+    nn.functional.linear(theirs, linear.weight).backward(pull)
+    assert mine.grad is not None
+    assert theirs.grad is not None
+    return mine.grad, theirs.grad
+
+
 @settings(deadline=None)
 @given(SEEDS, SIZES, SIZES, INPUTS)
 def test_gradients_are_those_of_the_dequantized_weight(
@@ -110,15 +120,24 @@ def test_gradients_are_those_of_the_dequantized_weight(
 ) -> None:
     linear, x = _made(seed, rows, outputs, inputs)
     pull = torch.randn(rows, outputs)
-    mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    linear(mine).backward(pull)
-    nn.functional.linear(theirs, linear.weight).backward(pull)
-    assert mine.grad is not None
-    assert theirs.grad is not None
+    with pytest.MonkeyPatch.context() as patch:  # in fp32, where nothing is compiled
+        patch.setattr(product, "way", lambda: "plain")
+        mine, theirs = _gradients(linear, x, pull)
+    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+@settings(deadline=None)
+@given(SEEDS, SIZES, SIZES, INPUTS)
+def test_compiled_gradients_are_off_by_no_more_than_rounding_to_16_bits(
+    seed: int, rows: int, outputs: int, inputs: int
+) -> None:
+    linear, x = _made(seed, rows, outputs, inputs)
+    pull = torch.randn(rows, outputs)
+    mine, theirs = _gradients(linear, x, pull)
     rounded = (pull * linear.scale).abs().amax(1, keepdim=True) / kernel.STEEPEST / 2
     lift = 1.0 if linear.lift is None else linear.lift
     allowed = rounded * linear.numbers.float().abs().sum(0) * lift
-    assert ((mine.grad - theirs.grad).abs() <= allowed + 1e-4 + 1e-4 * theirs.grad.abs()).all()
+    assert ((mine - theirs).abs() <= allowed + 1e-4 + 1e-4 * theirs.abs()).all()
 
 
 def test_the_other_ways_give_the_same_bits_and_the_first_one_but_for_the_last(
