@@ -37,9 +37,9 @@ class Fisher:
     outputs: Float[Tensor, "d d"]
 
 
-def known_by(texts: Sequence[str]) -> str:
+def known_by(model: CodeModel, texts: Sequence[str]) -> str:
     """Names what ``fisher`` makes of some texts: it rests on them, and on how they are read."""
-    how = (_SEED, _TOKENS, _RANK, _ROUNDS, *texts)
+    how = (_SEED, _TOKENS, _RANK, _ROUNDS, *model.start_ids, *texts)
     return hashlib.sha256(repr(how).encode()).hexdigest()
 
 
@@ -63,7 +63,7 @@ def fisher(
     count = 0
     for text in texts:
         Cancelled.check(cancelled)
-        ids = model.encode(text)[: min(_TOKENS, model.context or _TOKENS)]
+        ids = model.encode_first(text)[: min(_TOKENS, model.context or _TOKENS)]
         if len(ids) < 2:
             continue
         trunk = model.trunk(ids, min(layers))

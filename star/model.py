@@ -6,7 +6,6 @@ changes a weight: that is ``patch.py``'s alone.
 
 import contextlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,15 +24,13 @@ from star.history import Weights, base_of, weights_of
 from star.lean import Lean, lean_of
 from star.product import Int8Linear
 from star.quantize import SAMPLE, Plan, kept, made, map_anew, quantize
+from star.tokenizer import marks, start_ids, stop_ids, tokenizer_in
 from star.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from star.patch import Patch
 
 __all__ = ["CodeModel", "Stem", "Tap", "Trunk"]
-
-#: Added tokens that are markup, not text: `<|fim_prefix|>`, `<EOT>`, `[SUFFIX]`; not runs of blanks.
-_MARKUP = re.compile(r"\s*(<.+>|\[[A-Z_]+\]|▁<[A-Z]+>)\s*")
 
 
 @dataclass(slots=True)
@@ -86,11 +83,13 @@ class CodeModel:
         self._layers: list[Any] = list(tensor_at(self.network, self.family.layers))
         #: The stored one, which need not be what the head computes with.
         self._head: Tensor = self.network.get_output_embeddings().weight.data
-        self.stop_ids: frozenset[int] = _stop_ids(self.network.config, tokenizer)
+        self.stop_ids: frozenset[int] = stop_ids(self.network.config, tokenizer)
         if not self.stop_ids:
             raise ModelError(
                 "This model has no token that ends a text; use the tokenizer that belongs to it."
             )
+        #: What the tokenizer puts before every text: a token that begins it, or nothing.
+        self.start_ids: tuple[int, ...] = start_ids(tokenizer)
         self.vocabulary = Vocabulary(tokenizer, self.stop_ids)
         if self.head.shape[0] < tokenizer.get_vocab_size():
             raise ModelError(
@@ -104,8 +103,10 @@ class CodeModel:
                 for group in self.family.together
             ]
             plan = Plan.of(self.network, self.family.layers, together)
-            ordinary = self.encode(SAMPLE)[: self.context]
-            samples = [ordinary, *([mark, *ordinary[:16]] for mark in sorted(self.stop_ids))]
+            ordinary = self.encode(SAMPLE)
+            begun = [[*self.start_ids, *ordinary]]
+            begun += [[*self.start_ids, mark, *ordinary[:16]] for mark in marks(self.stop_ids, tokenizer)]
+            samples = [ids[: self.context] for ids in begun]
             if folder is None:
                 numbers = made(self.network, plan, samples)
             else:
@@ -138,7 +139,7 @@ class CodeModel:
             about = json.loads((folder / "star-model.json").read_text("utf-8"))
             fingerprint = str(about["fingerprint"])
             weights = weights or weights_of(about)
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            tokenizer = tokenizer_in(folder)
         except Exception as error:  # two libraries, each with errors of its own; one says plain Exception
             raise _unreadable(folder, f"{type(error).__name__}: {error}") from error
         model = cls(_network(folder), tokenizer, fingerprint, weights=weights, folder=folder)
@@ -219,6 +220,10 @@ class CodeModel:
         """Token ids of a text; text that spells a special token stays text."""
         self._tokenizer.encode_special_tokens = True
         return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode_first(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text that nothing stands before, behind what the model is used to there."""
+        return (*self.start_ids, *self.encode(text))
 
     def encode_next(self, text: str) -> tuple[int, ...]:
         """Token ids of a text that follows other text (no blank put before it by the tokenizer)."""
@@ -435,13 +440,3 @@ def _leave(_module: nn.Module, _args: object) -> None:
 def _unreadable(folder: Path, why: str) -> ModelError:
     why = why.strip().splitlines()[0]
     return ModelError(f"The model in {folder} cannot be read ({why}); remove it and pull or import it again.")
-
-
-def _stop_ids(config: Any, tokenizer: Tokenizer) -> frozenset[int]:
-    """Tokens that end a completion: the end of sequence, and every added token that is markup."""
-    declared = getattr(config, "eos_token_id", None)
-    ends = {declared} if isinstance(declared, int) else set(declared or ())
-    for id_, token in tokenizer.get_added_tokens_decoder().items():
-        if token.special or _MARKUP.fullmatch(token.content):
-            ends.add(id_)
-    return frozenset(ends)

@@ -92,9 +92,9 @@ class Basis:
         return normalized(self.rows(expected) - self.rows(predicted))
 
 
-def ordinary_code() -> str:
+def ordinary_code(model: CodeModel) -> str:
     """Names what ``Basis.learn`` reads: what it made of other code does not hold."""
-    return known_by(texts())
+    return known_by(model, texts())
 
 
 def normalized(directions: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

@@ -226,8 +226,8 @@ class Worker:
         return jobs.Report(job.id, taught, 0, time.monotonic() - started, self._model.fingerprint)
 
     def _put(self, job: jobs.Job) -> Put:
-        limits = prompt.Limits(job.prefix_tokens, job.suffix_tokens)
-        return Put(self._model.encode, self._model.encode_next, self._layout, limits, job.max_tokens)
+        model, limits = self._model, prompt.Limits(job.prefix_tokens, job.suffix_tokens)
+        return Put(model.encode, model.encode_next, model.start_ids, self._layout, limits, job.max_tokens)
 
     def _case(self, job: jobs.Job, teach: jobs.Teach, refused: dict[str, str]) -> Case | None:
         """A case as the server would put it to the model; why not goes to ``refused``."""
@@ -251,7 +251,7 @@ class Worker:
     def _samples(self, job: jobs.Job) -> list[Sample]:
         """The built-in texts and the accepted completions, each once."""
         model = self._model
-        samples = [Sample(ids, 1) for text in TEXTS if len(ids := model.encode(text)) > 1]
+        samples = [Sample(ids, 1) for text in TEXTS if len(ids := model.encode_first(text)) > 1]
         for accepted in job.accepted:
             case = self._case(job, accepted, {})
             if case and (text := model.encode_next(case.written)):
@@ -403,7 +403,7 @@ def _basis(model: CodeModel, folder: Path) -> Basis:
     with contextlib.suppress(OSError, SafetensorError), safe_open(folder / _BASIS, "pt") as file:
         about = file.metadata() or {}
         if about.get("fingerprint") == model.fingerprint:
-            names = sorted(file.keys()) if about.get("ordinary") == ordinary_code() else ()
+            names = sorted(file.keys()) if about.get("ordinary") == ordinary_code(model) else ()
             layers = [name.removesuffix(".inputs") for name in names if name.endswith(".inputs")]
             ordinary = {
                 int(layer): Fisher(file.get_tensor(f"{layer}.inputs"), file.get_tensor(f"{layer}.outputs"))
@@ -427,7 +427,7 @@ def _keep(basis: Basis, model: CodeModel, folder: Path) -> None:
     }
     # A models folder that is read-only or full only costs the seconds again.
     with contextlib.suppress(OSError, SafetensorError):
-        about = {"fingerprint": model.fingerprint, "ordinary": ordinary_code()}
+        about = {"fingerprint": model.fingerprint, "ordinary": ordinary_code(model)}
         save_file({"factor": basis.factor.contiguous(), **ordinary}, part, about)
         part.replace(path)
     with contextlib.suppress(OSError):

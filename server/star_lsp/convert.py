@@ -78,6 +78,7 @@ def convert_gguf(file: Path, folder: Path) -> Mapping[str, object]:
             "its parts are not of one model, take another file."
         )
     _clean_config(folder)
+    _tell_bos(folder / "tokenizer_config.json", header)
     return _finished(folder)
 
 
@@ -164,6 +165,12 @@ def _clean_config(folder: Path) -> None:
     _drop(folder / "config.json", {"quantization_config", "_model_name_or_path", "_name_or_path"})
 
 
+def _tell_bos(path: Path, header: Header) -> None:
+    """Writes beside the tokenizer whether a token begins every text, which the library leaves out."""
+    content = json.loads(path.read_bytes())
+    _write(path, content | {"add_bos_token": header.adds_bos})
+
+
 def _drop(path: Path, keys: Collection[str]) -> None:
     """Rewrites a JSON file without some of its keys; one that has none of them keeps its bytes."""
     if path.exists():
@@ -171,8 +178,11 @@ def _drop(path: Path, keys: Collection[str]) -> None:
         if not isinstance(content, dict):
             raise ModelError(f"{path} is not a JSON object; fetch the model again.")
         if not content.keys().isdisjoint(keys):
-            kept = {key: value for key, value in content.items() if key not in keys}
-            path.write_text(json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+            _write(path, {key: value for key, value in content.items() if key not in keys})
+
+
+def _write(path: Path, content: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _finished(folder: Path) -> Mapping[str, object]:

@@ -192,7 +192,9 @@ class Engine:
 
         started = time.perf_counter()
         model = self._need_model()
-        built = prompt.build(model.encode, self._layout, request.prefix, request.suffix, request.limits)
+        built = prompt.build(
+            model.encode, self._layout, request.prefix, request.suffix, request.limits, model.start_ids
+        )
         late = False
 
         def stopped() -> bool:
@@ -201,7 +203,7 @@ class Engine:
             return late or cancelled.is_set() or (request.ahead and not self._work.empty())
 
         stop = StopRule.at(built.prefix, built.suffix)
-        if not built.ids:  # a model without fill-in-the-middle, at the very start of a file
+        if not built.ids:  # nothing to go on: the very start of a file, without fill-in-the-middle
             return Written("", built.prefix, built.suffix, stop, self._revision, 0.0, "stop")
         cache = self._caches.get(request.document) or KVCache(model)
         self._caches.put(request.document, cache)

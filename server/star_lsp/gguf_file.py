@@ -16,7 +16,7 @@ from star_lsp.errors import CatalogueError
 __all__ = ["Header", "read_header", "without_vocabulary"]
 
 FIXED_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-STRING, ARRAY, UINT32 = 8, 9, 4
+STRING, ARRAY, UINT32, BOOL = 8, 9, 4, 7
 MOST_PAIRS, MOST_TENSORS, MOST_DIMENSIONS = 100_000, 100_000, 8
 MOST_ITEMS = 20_000_000  # of all arrays: each is walked over
 # Of each type of weight, how many make a block, and the bytes of one.
@@ -28,7 +28,10 @@ BLOCKS = {
     34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18),
 }  # fmt: skip
 LONGEST_KEY = 65_535  # bytes, by the specification
-PLAIN_NAMES = frozenset({"general.architecture", "general.name", "general.license"})
+PLAIN_NAMES = frozenset(
+    {"general.architecture", "general.name", "general.license", "tokenizer.ggml.model", "tokenizer.ggml.pre"}
+)
+ADDS_BOS = "tokenizer.ggml.add_bos_token"
 # One string or number per token: what makes reading the header slow, and only a tokenizer needs it.
 VOCABULARY = frozenset(f"tokenizer.ggml.{part}" for part in ("tokens", "merges", "scores", "token_type"))
 
@@ -57,11 +60,21 @@ class Header:
     alignment: int
     tensors: int
     elements: int  # of all tensors together
+    flags: dict[str, bool]
 
     @property
     def tokens(self) -> int:
         """How many tokens the file's own vocabulary has; 0 when it has none."""
         return sum(pair.items for pair in self.pairs if pair.key == "tokenizer.ggml.tokens")
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether a token that begins a text stands before each; unsaid, as llama.cpp has it."""
+        by_itself = (
+            self.strings.get("tokenizer.ggml.model") == "llama"
+            or self.strings.get("tokenizer.ggml.pre") == "llama-bpe"
+        )
+        return self.flags.get(ADDS_BOS, by_itself)
 
 
 def read_header(path: Path) -> Header:
@@ -113,7 +126,7 @@ def _parse(blob: mmap.mmap, size: int) -> Header:
         raise _Damage(f"its version is {version}, known are 2 and 3")
     if count > MOST_PAIRS or not 0 < tensors <= MOST_TENSORS:
         raise _Damage(f"it claims {tensors} tensors and {count} settings")
-    at, pairs, strings, alignment, total = 24, [], {}, 32, 0
+    at, pairs, strings, flags, alignment, total = 24, [], {}, {}, 32, 0
     keys: set[str] = set()
     for _ in range(count):
         start = at
@@ -128,6 +141,8 @@ def _parse(blob: mmap.mmap, size: int) -> Header:
         pairs.append(Pair(key, start, at, items))
         if kind == STRING and key in PLAIN_NAMES:
             strings[key] = _string(blob, value, size, LONGEST_KEY)[0]
+        if kind == BOOL and key == ADDS_BOS:
+            flags[key] = bool(blob[value])
         if kind == UINT32 and key == "general.alignment":
             (alignment,) = struct.unpack_from("<I", blob, value)
     if not 8 <= alignment <= 65_536 or alignment % 8:
@@ -159,6 +174,7 @@ def _parse(blob: mmap.mmap, size: int) -> Header:
         alignment,
         tensors,
         elements,
+        flags,
     )
 
 

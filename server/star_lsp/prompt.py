@@ -37,7 +37,6 @@ class Marks:
         prefix: Token before the text left of the cursor.
         suffix: Token before the text right of it.
         middle: Token after which the model writes; empty where writing follows the prefix directly.
-        start: Token that begins every prompt, where the tokenizer has it; empty for none.
         suffix_first: Whether the suffix comes before the prefix.
         stops: Tokens at which a completion ends; those the tokenizer lacks are left out.
         told_by: A token that tells this spelling from another with the same three names.
@@ -51,7 +50,6 @@ class Marks:
     suffix: str
     middle: str
     stops: tuple[str, ...]
-    start: str = ""
     suffix_first: bool = False
     told_by: str = ""
     typed_last: bool = False
@@ -72,7 +70,6 @@ MARKS = (
         "<|fim_suffix|>",
         "<|fim_middle|>",
         ("<|file_separator|>", "<eos>", "<end_of_turn>"),
-        start="<bos>",
         told_by="<|file_separator|>",
     ),
     Marks(
@@ -91,16 +88,15 @@ MARKS = (
         ("<|endoftext|>", "<fim_pad>", "<file_sep>", "<repo_name>", "<filename>", "<reponame>"),
     ),
     Marks("SantaCoder", "<fim-prefix>", "<fim-suffix>", "<fim-middle>", ("<|endoftext|>", "<fim-pad>")),
-    Marks("CodeLlama", "▁<PRE>", "▁<SUF>", "▁<MID>", ("▁<EOT>", "</s>"), start="<s>"),
+    Marks("CodeLlama", "▁<PRE>", "▁<SUF>", "▁<MID>", ("▁<EOT>", "</s>")),
     Marks(
         "DeepSeek-Coder",
         "<｜fim▁begin｜>",
         "<｜fim▁hole｜>",
         "<｜fim▁end｜>",
         ("<｜end▁of▁sentence｜>", "<|EOT|>"),
-        start="<｜begin▁of▁sentence｜>",
     ),
-    Marks("Codestral", "[PREFIX]", "[SUFFIX]", "", ("</s>", "[MIDDLE]"), start="<s>", suffix_first=True),
+    Marks("Codestral", "[PREFIX]", "[SUFFIX]", "", ("</s>", "[MIDDLE]"), suffix_first=True),
 )
 
 
@@ -112,7 +108,6 @@ class Layout:
     prefix_id: int
     suffix_id: int
     middle_id: int | None
-    start_id: int | None
     stop_ids: frozenset[int]
 
     @property
@@ -165,7 +160,6 @@ def layout_of(special_token_to_id: IdOf) -> Layout | None:
             prefix_id=by_name[marks.prefix],
             suffix_id=by_name[marks.suffix],
             middle_id=by_name.get(marks.middle),
-            start_id=special_token_to_id(marks.start) if marks.start else None,
             stop_ids=frozenset(stop for stop in stops if stop is not None),
         )
     return None
@@ -191,7 +185,14 @@ def window(prefix: str, suffix: str, limits: Limits) -> tuple[str, str]:
     return as_read(prefix), as_read(suffix)
 
 
-def build(encode: Encode, layout: Layout | None, prefix: str, suffix: str, limits: Limits) -> Prompt:
+def build(
+    encode: Encode,
+    layout: Layout | None,
+    prefix: str,
+    suffix: str,
+    limits: Limits,
+    start_ids: Sequence[int] = (),
+) -> Prompt:
     """The prompt for the place between ``prefix`` and ``suffix``, which may be a whole document.
 
     Without a layout the model reads from left to right: the prefix alone.
@@ -206,6 +207,7 @@ def build(encode: Encode, layout: Layout | None, prefix: str, suffix: str, limit
         prefix: Text left of the cursor.
         suffix: Text right of the cursor.
         limits: How much of it to keep.
+        start_ids: What the tokenizer puts before every text; it is not counted.
     """
     prefix, suffix = window(prefix, suffix, limits)
     names = _names(layout)
@@ -222,7 +224,9 @@ def build(encode: Encode, layout: Layout | None, prefix: str, suffix: str, limit
     suffix, suffix_ids = _fit(plain, suffix, limits.suffix_tokens, from_end=False)
     if layout is None:
         ids, healed = _healed(plain, prefix, prefix_ids)
-        return Prompt(tuple(ids if ids else prefix_ids), prefix, suffix, healed if ids else "")
+        if not (ids or start_ids):  # something has to stand before what is written
+            ids, healed = prefix_ids, ""
+        return Prompt((*start_ids, *ids), prefix, suffix, healed)
     typed_ids: list[int] = []
     healed = ""
     if typed_last:
@@ -230,11 +234,10 @@ def build(encode: Encode, layout: Layout | None, prefix: str, suffix: str, limit
         typed_ids = plain(typed)
         prefix_ids = prefix_ids[: len(prefix_ids) - len(typed_ids)]
         typed_ids, healed = _healed(plain, typed, typed_ids)
-    start = [] if layout.start_id is None else [layout.start_id]
     middle = [] if layout.middle_id is None else [layout.middle_id]
     left, right = [layout.prefix_id, *prefix_ids], [layout.suffix_id, *suffix_ids]
     around = [*right, *left] if layout.marks.suffix_first else [*left, *right]
-    return Prompt((*start, *around, *middle, *typed_ids), prefix, suffix, healed)
+    return Prompt((*start_ids, *around, *middle, *typed_ids), prefix, suffix, healed)
 
 
 def as_read(text: str) -> str:
@@ -269,7 +272,7 @@ def _rounded_up(number: int, limit: int) -> int:
 def _names(layout: Layout | None) -> tuple[str, ...]:
     if layout is None:
         return ()
-    names = (*layout.marks.order, *layout.marks.stops, layout.marks.start)
+    names = (*layout.marks.order, *layout.marks.stops)
     return tuple(name for name in names if len(name) > 1)
 
 

@@ -26,6 +26,8 @@ class Put:
     encode: prompt.Encode
     #: Token ids of text that follows other text.
     encode_next: Callable[[str], tuple[int, ...]]
+    #: What its tokenizer puts before every text.
+    start_ids: tuple[int, ...]
     layout: prompt.Layout | None
     limits: prompt.Limits
     max_tokens: int
@@ -36,7 +38,7 @@ class Put:
         Raises:
             CaseError: the server would not show that there, whatever the model writes.
         """
-        built = prompt.build(self.encode, self.layout, prefix, suffix, self.limits)
+        built = self._built(prefix, suffix)
         stop = StopRule.at(built.prefix, built.suffix)
         shown = stop.trim(expected.replace("\r\n", "\n"))
         tokens = len(self.encode_next(shown))
@@ -52,14 +54,14 @@ class Put:
                 f"The expected text has {tokens} tokens and a completion at most {self.max_tokens}; "
                 "shorten it, or raise completion.maxTokens."
             )
-        others = [
-            prompt.build(self.encode, self.layout, left, built.suffix, self.limits)
-            for left in _elsewhere(built.prefix, shown)
-        ]
+        others = [self._built(left, built.suffix) for left in _elsewhere(built.prefix, shown)]
         elsewhere = tuple(
             each.ids for each in others if each.healed == built.healed and each.ids != built.ids
         )
         return Case(id_, built.ids, shown, stop, built.healed, elsewhere)
+
+    def _built(self, prefix: str, suffix: str) -> prompt.Prompt:
+        return prompt.build(self.encode, self.layout, prefix, suffix, self.limits, self.start_ids)
 
 
 def _elsewhere(prefix: str, expected: str) -> list[str]:

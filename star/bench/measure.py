@@ -145,7 +145,7 @@ def samples(model: CodeModel, programs: Sequence[tuple[str, str]]) -> list[Sampl
     """Prompts and solutions, read from left to right, as samples of which the solution is looked at."""
     made = []
     for prompt, solution in programs:
-        before = model.encode(prompt)
+        before = model.encode_first(prompt)
         made.append(Sample(before + model.encode_next(solution), max(1, len(before))))
     return made
 

@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 
 from star.errors import ModelError
 from star.fingerprint import fingerprint, spans
+from star.tokenizer import start_ids, tokenizer_in
 from star_lsp.catalogue import DEFAULT, find, import_, installed, locate, pull, remove
 from star_lsp.cli.model import model
 from star_lsp.convert import take_folder
@@ -55,7 +56,9 @@ def letters() -> list[str]:
     return [chr(byte) for byte in plain] + [chr(256 + n) for n in range(len(rest))]
 
 
-def write_gguf(path: Path, architecture: str = "llama") -> dict[str, np.ndarray]:
+def write_gguf(
+    path: Path, architecture: str = "llama", pre: str = "default", adds_bos: bool | None = None
+) -> dict[str, np.ndarray]:
     """Writes a tiny quantized model; returns what each of its tensors unpacks to."""
     import gguf
 
@@ -71,7 +74,9 @@ def write_gguf(path: Path, architecture: str = "llama") -> dict[str, np.ndarray]
     writer.add_rope_dimension_count(WIDTH // 2)
     writer.add_name("tiny")
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
+    writer.add_tokenizer_pre(pre)
+    if adds_bos is not None:
+        writer.add_add_bos_token(adds_bos)
     writer.add_token_list([*letters()[:-2], "ab", "<|endoftext|>"])
     writer.add_token_types([1] * TOKENS)
     writer.add_token_merges(["a b"])
@@ -665,6 +670,33 @@ def test_a_copy_without_vocabulary_has_the_same_tensors(tiny_gguf: Path, tmp_pat
     assert (slim.tokens, slim.tensors, slim.elements) == (0, header.tensors, header.elements)
     data = (tmp_path / "slim.gguf").read_bytes()[slim.data_start :]
     assert data == tiny_gguf.read_bytes()[header.data_start :]
+
+
+@pytest.mark.parametrize(
+    ("pre", "says", "adds"),
+    [
+        ("default", None, False),
+        ("default", True, True),
+        ("llama-bpe", None, True),
+        ("llama-bpe", False, False),
+    ],
+)
+def test_whether_a_token_begins_every_text_is_told_by_the_file_or_else_by_its_tokenizer(
+    tmp_path: Path, pre: str, says: bool | None, adds: bool
+) -> None:
+    write_gguf(tmp_path / "tiny.gguf", pre=pre, adds_bos=says)
+    assert read_header(tmp_path / "tiny.gguf").adds_bos == adds
+
+
+def test_an_imported_file_whose_texts_begin_with_a_token_has_prompts_that_do(
+    tmp_path: Path, models: Path
+) -> None:
+    for name, adds in (("with", True), ("without", False)):
+        write_gguf(tmp_path / f"{name}.gguf", adds_bos=adds)
+        found = import_(tmp_path / f"{name}.gguf", models)
+        tokenizer = tokenizer_in(found.folder)
+        assert len(start_ids(tokenizer)) == adds
+        assert tokenizer.encode("ab").tokens[-1] == "ab"
 
 
 def test_a_file_that_is_no_gguf_is_refused_by_name(tiny_gguf: Path, tmp_path: Path) -> None:

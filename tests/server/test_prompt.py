@@ -34,7 +34,7 @@ def toy(text: str) -> list[int]:
 
 
 def layout_for(marks: Marks) -> Layout:
-    names = [*marks.order, *marks.stops, *filter(None, [marks.start, marks.told_by])]
+    names = [*marks.order, *marks.stops, *filter(None, [marks.told_by])]
     ids = {name: number for number, name in enumerate(dict.fromkeys(names), 1)}
     layout = layout_of(ids.get)
     assert layout is not None
@@ -92,13 +92,10 @@ def test_a_tokenizer_without_such_tokens_has_no_layout() -> None:
         ("Qwen", ["<|fim_prefix|>", "A", "<|fim_suffix|>", "B", "<|fim_middle|>"]),
         ("StarCoder", ["<fim_prefix>", "A", "<fim_suffix>", "B", "<fim_middle>"]),
         ("SantaCoder", ["<fim-prefix>", "A", "<fim-suffix>", "B", "<fim-middle>"]),
-        ("CodeGemma", ["<bos>", "<|fim_prefix|>", "A", "<|fim_suffix|>", "B", "<|fim_middle|>"]),
-        ("CodeLlama", ["<s>", "▁<PRE>", "A", "▁<SUF>", "B", "▁<MID>"]),
-        (
-            "DeepSeek-Coder",
-            ["<｜begin▁of▁sentence｜>", "<｜fim▁begin｜>", "A", "<｜fim▁hole｜>", "B", "<｜fim▁end｜>"],
-        ),
-        ("Codestral", ["<s>", "[SUFFIX]", "B", "[PREFIX]", "A"]),
+        ("CodeGemma", ["<|fim_prefix|>", "A", "<|fim_suffix|>", "B", "<|fim_middle|>"]),
+        ("CodeLlama", ["▁<PRE>", "A", "▁<SUF>", "B", "▁<MID>"]),
+        ("DeepSeek-Coder", ["<｜fim▁begin｜>", "A", "<｜fim▁hole｜>", "B", "<｜fim▁end｜>"]),
+        ("Codestral", ["[SUFFIX]", "B", "[PREFIX]", "A"]),
     ],
 )
 def test_a_prompt_has_its_parts_in_the_order_of_its_model(name: str, order: list[str]) -> None:
@@ -107,10 +104,10 @@ def test_a_prompt_has_its_parts_in_the_order_of_its_model(name: str, order: list
     if marks.told_by:
         ids[marks.told_by] = 5
     layout = layout_of(ids.get)
-    prompt = build(lambda text: [ids[text]], layout, "A", "B", Limits())
+    prompt = build(lambda text: [ids[text]], layout, "A", "B", Limits(), [7])
     if marks.typed_last:  # there it comes last, and its last token is left to the model
         order = [part for part in order if part != "A"]
-    assert list(prompt.ids) == [ids[part] for part in order]
+    assert list(prompt.ids) == [7, *(ids[part] for part in order)], "behind what begins every text"
 
 
 def test_what_is_typed_stands_last_so_that_typing_only_adds_to_the_prompt(tokenizer: Tokenizer) -> None:
@@ -160,6 +157,16 @@ def test_without_a_layout_the_model_reads_from_left_to_right() -> None:
 
 def test_a_prompt_is_never_empty_for_healing() -> None:
     assert build(toy, None, "ab", "", Limits()).ids == tuple(toy("ab"))
+
+
+def test_where_a_token_begins_every_text_the_first_word_too_is_written_anew() -> None:
+    prompt = build(toy, None, "ab", "", Limits(), [7])
+    assert (prompt.ids, prompt.healed) == ((7,), "ab")
+    assert build(toy, None, "abc ab", "", Limits(), [7]).ids == (
+        7,
+        *build(toy, None, "abc ab", "", Limits()).ids,
+    )
+    assert build(toy, None, "", "", Limits(), [7]).ids == (7,)
 
 
 @given(TEXT, TEXT, LIMITS)

@@ -1,5 +1,7 @@
 """How the server puts a place to its model: the prompt of a case, and the same place in other files."""
 
+from dataclasses import replace
+
 import pytest
 
 from star_lsp import prompt
@@ -14,7 +16,7 @@ BELOW = "\n    return rows\n\n\ndef other():\n    pass\n"
 @pytest.fixture(scope="module")
 def put() -> Put:
     model = tiny.model("qwen2")
-    return Put(model.encode, model.encode_next, prompt.layout_of(model.token_id), Limits(), 64)
+    return Put(model.encode, model.encode_next, (), prompt.layout_of(model.token_id), Limits(), 64)
 
 
 def _ids(put: Put, prefix: str, suffix: str) -> tuple[int, ...]:
@@ -48,5 +50,12 @@ def test_no_function_stands_above_an_import(put: Put, prefix: str, expected: str
 
 
 def test_a_place_whose_prompt_has_no_room_for_another_file_is_learnt_where_it_stands(put: Put) -> None:
-    narrow = Put(put.encode, put.encode_next, None, Limits(4, 4), 64)
+    narrow = replace(put, layout=None, limits=Limits(4, 4))
     assert narrow("a", "x = y\n", "", "z").elsewhere == ()
+
+
+def test_every_prompt_of_a_place_begins_as_all_texts_do(put: Put) -> None:
+    plain = put("a", "# the sum of a list\n", "\n", "sum(values)")
+    begun = replace(put, start_ids=(256,))("a", "# the sum of a list\n", "\n", "sum(values)")
+    assert begun.prompt == (256, *plain.prompt)
+    assert begun.elsewhere == tuple((256, *other) for other in plain.elsewhere)

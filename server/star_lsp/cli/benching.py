@@ -111,6 +111,7 @@ def put_as_served(model: "CodeModel") -> "Put":
     put = Put(
         model.encode,
         model.encode_next,
+        model.start_ids,
         prompt.layout_of(model.token_id),
         prompt.Limits(settings.prefix_tokens, settings.suffix_tokens),
         settings.max_tokens,
@@ -215,13 +216,13 @@ def _bench(asked: Asked, plan: "Plan", model: "CodeModel") -> "Bench":
     unrelated = select(programs(asked.humaneval), asked.humaneval_rows, asked.seed) if asked.humaneval else ()
     tuning = [row.flagged for data in plan.data for row in data.tuning][:_ORDINARY_TEXTS]
     texts = [*TEXTS, *(f"{each.prefix}{each.expected}{each.suffix}" for each in tuning)]
-    encoded = [ids for text in texts if len(ids := model.encode(text)[:_ORDINARY_TOKENS]) > 1]
+    encoded = [ids for text in texts if len(ids := model.encode_first(text)[:_ORDINARY_TOKENS]) > 1]
     return Bench(
         model,
         put,
         [each for each in samples(model, unrelated) if len(each.ids) <= (model.context or len(each.ids))],
         encoded,
-        [Sample(ids, 1) for text in TEXTS if len(ids := model.encode(text)) > 1],
+        [Sample(ids, 1) for text in TEXTS if len(ids := model.encode_first(text)) > 1],
         Limits(gate.min_unchanged, gate.max_kl) if asked.gate else None,
         _infilling(asked, put) if asked.infilling else None,
     )

@@ -53,9 +53,10 @@ class Layouted:
         Raises:
             BenchError: it has no fill-in-the-middle.
         """
-        from tokenizers import Tokenizer
+        from star.tokenizer import start_ids, tokenizer_in
 
-        self._tokenizer = Tokenizer.from_file(os.fspath(folder / "tokenizer.json"))
+        self._tokenizer = tokenizer_in(folder)
+        self._start_ids = start_ids(self._tokenizer)
         self._tokenizer.encode_special_tokens = True  # text that spells a mark is text
         self._limits = limits
         found = layout_of(self._tokenizer.token_to_id)
@@ -75,7 +76,7 @@ class Layouted:
         """The prompt at the cursor."""
         start = document.prefix.rfind("\n") + 1
         above, line = document.prefix[:start], document.prefix[start:]
-        built = build(self.encode, self._layout, above, document.suffix, self._limits)
+        built = build(self.encode, self._layout, above, document.suffix, self._limits, self._start_ids)
         return Prompted((*built.ids, *self.encode(line)), built.prefix + line, built.suffix)
 
 
