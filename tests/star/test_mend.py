@@ -49,7 +49,7 @@ def test_a_refused_repair_is_made_more_gently_and_every_attempt_is_told(one: Cod
     assert all(each.method.elsewhere == (each.method.rate == STRONG.rate) for each in attempts)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *map(tiny.later, (1, 2))])
 def test_what_contradicts_another_case_elsewhere_is_learnt_where_it_was_flagged_alone(seed: int) -> None:
     one = tiny.model("qwen2", seed)
     other = tiny.case(one, "x-1", prefix="import os\ny = ", id="b")

@@ -336,7 +336,7 @@ def test_what_was_rounded_once_is_mapped_from_then_on(
     assert torch.equal(first.logits(ids), again.logits(ids))
 
 
-@pytest.mark.parametrize("how", ["cut", "other weights", "other base", "empty"])
+@pytest.mark.parametrize("how", ["cut", *map(tiny.later, ("other weights", "other base", "empty"))])
 def test_a_file_that_is_not_this_models_is_made_anew(tmp_path: Path, how: str) -> None:
     folder, other = tiny.folder(tmp_path / "m"), tiny.folder(tmp_path / "o", seed=1)
     ids = CodeModel.load(folder).encode("def f(x):")

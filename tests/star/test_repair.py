@@ -104,7 +104,9 @@ def test_a_case_is_solved_at_its_other_prompts_too_by_as_many_directions(model: 
     install(model, [])
 
 
-@pytest.mark.parametrize("method", [PUBLISHED, ITERATIVE, replace(BATCH, elsewhere=False)])
+@pytest.mark.parametrize(
+    "method", [PUBLISHED, *map(tiny.later, (ITERATIVE, replace(BATCH, elsewhere=False)))]
+)
 def test_other_prompts_change_nothing_where_they_are_not_asked_for(one: CodeModel, method: Star) -> None:
     case = tiny.case(one, "x")
     other = replace(case, elsewhere=(one.encode("import os\nx = "),))
@@ -286,6 +288,7 @@ def test_a_repair_stands_on_what_is_installed(one: CodeModel) -> None:
     assert [write(one, case) for case in both] == ["x+1", "os"]
 
 
+@pytest.mark.parametrize("model", tiny.ONE, indirect=True)
 def test_a_repair_moves_the_places_of_earlier_ones_less_when_it_spares_them(model: CodeModel) -> None:
     first, basis, shorter = tiny.case(model), Basis(model), replace(BATCH, rate=0.7)
     earlier = repair(model, [first], Budget(60), method=shorter, basis=basis).patch
