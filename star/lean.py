@@ -128,7 +128,7 @@ class Lean:
         cosines, sines = self._turn(start, stop)
         known = past.below >= stop
         logits: Tensor
-        hidden = past.output[start:stop] if known else self._embedding[torch.tensor(ids)]
+        hidden = past.output[start:stop] if known else self._embedding[torch.tensor(ids)].float()
         if self._few and len(ids) <= kernel.MOST:
             logits = self._few.read(past, hidden, (cosines, sines), self._shape, known, keep)
             past.length = stop
@@ -186,7 +186,8 @@ class Lean:
         """Cosines and signed sines of positions, each ``(n, 1, s)``."""
         if len(self._turns[0]) < stop:
             room = -(-stop // _ROOM) * _ROOM
-            cosines, sines = self._network.model.rotary_emb(self._embedding, torch.arange(room)[None])
+            # The first says in which type they are to be.
+            cosines, sines = self._network.model.rotary_emb(self._last, torch.arange(room)[None])
             half = self._size // 2
             signed = torch.cat([-sines[0, :, :half], sines[0, :, half:]], -1)
             self._turns = (cosines[0, :, None], signed[:, None])
@@ -200,12 +201,7 @@ def lean_of(network: Any) -> Lean | None:
     config = network.config
     told: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
     windows = {getattr(layer.self_attn, "sliding_window", None) for layer in network.model.layers}
-    if (
-        config.hidden_act != "silu"
-        or told.get("rope_type", "default") not in _STATIC
-        or windows != {None}
-        or network.model.embed_tokens.weight.dtype != torch.float32
-    ):
+    if config.hidden_act != "silu" or told.get("rope_type", "default") not in _STATIC or windows != {None}:
         return None
     layers: list[Layer] = []
     for each in network.model.layers:

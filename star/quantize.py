@@ -102,7 +102,10 @@ class Plan:
 
 
 def quantize(network: nn.Module, plan: Plan, numbers: Mapping[str, Tensor]) -> None:
-    """Put int8 products in the place of the linear layers of a plan, from what ``made`` or ``kept`` gives."""
+    """Put int8 products in the place of the linear layers of a plan, from what ``made`` or ``kept`` gives.
+
+    What the network computes between them it computes in fp32 from then on, however it is stored.
+    """
     for name, members in plan.units.items():
         linears: list[Any] = [network.get_submodule(member) for member in members]
         beside, lift = None, None
@@ -120,6 +123,21 @@ def quantize(network: nn.Module, plan: Plan, numbers: Mapping[str, Tensor]) -> N
             stop = start + len(weight)
             _put(network, member, Share(together, start, stop, member == members[0]))
             start = stop
+    _compute_in_fp32(network)
+
+
+def _compute_in_fp32(network: nn.Module) -> None:
+    """Beside the products it is little, and rounding it to 16 bits costs more than theirs does.
+
+    A table of embeddings, which is large, stays as it is stored; what is read from it is made fp32.
+    """
+    for module in network.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.dtype in (torch.bfloat16, torch.float16):
+                if isinstance(module, nn.Embedding):
+                    module.register_forward_hook(lambda _module, _args, read: read.float())
+                else:
+                    parameter.data = parameter.data.float()
 
 
 def _bias(each: Sequence[Tensor | None], sizes: Sequence[int]) -> Tensor | None:

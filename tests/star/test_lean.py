@@ -108,10 +108,20 @@ def test_a_known_name_with_other_arithmetic_is_left_to_the_network(change: dict[
     assert lean_of(type(network)(config)) is None
 
 
-def test_other_types_and_other_layers_are_left_to_the_network() -> None:
+def test_other_layers_are_left_to_the_network() -> None:
     assert lean_of(tiny.network("qwen2")) is None  # as stored
-    half = CodeModel(tiny.network("qwen2", dtype=torch.bfloat16), tiny.tokenizer(), "half", weights="int8")
-    assert half.lean is None
+
+
+@pytest.mark.parametrize("model_type", KNOWN)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_is_stored_in_half_precision_is_read_in_fewer_calls_too(
+    model_type: str, dtype: torch.dtype
+) -> None:
+    model = CodeModel(tiny.network(model_type, dtype=dtype), tiny.tokenizer(), "half", weights="int8")
+    ids = model.encode("def f(x):\n    return x")
+    past = _lean(model).past()
+    read = [_lean(model).read(past, part, len(part)) for part in (ids[:9], ids[9:10], ids[10:])]
+    torch.testing.assert_close(torch.cat(read), model.logits(ids), **NEAR)
 
 
 def test_an_error_in_the_middle_leaves_the_past_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -306,11 +306,32 @@ def test_a_case_is_repaired(one: CodeModel) -> None:
     assert len(layers_by_loss(one, prepare(one, [case]), "all")) == one.depth
 
 
-def test_half_precision_goes_in_and_out() -> None:
-    half = _int8("qwen2", torch.bfloat16)
+@pytest.mark.parametrize("model_type", tiny.EACH)
+def test_what_is_stored_in_half_precision_computes_as_if_it_were_stored_in_fp32(model_type: str) -> None:
+    half = _int8(model_type, torch.bfloat16)
     ids = half.encode("def f(x):\n    return x")
-    wanted = tiny.model("qwen2", dtype=torch.bfloat16).logits(ids)
-    torch.testing.assert_close(half.logits(ids), wanted, rtol=0.1, atol=0.1)
+    wide = CodeModel(
+        tiny.network(model_type, dtype=torch.bfloat16).float(), tiny.tokenizer(), "wide", weights="int8"
+    )
+    wanted = wide.logits(ids)
+    stored = tiny.model(model_type, dtype=torch.bfloat16).logits(ids)
+    torch.testing.assert_close(half.logits(ids), stored, rtol=0.1, atol=0.1)
+    # What int8 is fitted to was read in half precision there.
+    assert (half.logits(ids) - wanted).norm() <= 0.02 * wanted.norm()
+
+
+def test_of_what_is_stored_in_half_precision_only_tables_of_embeddings_stay_so() -> None:
+    network = _int8("gpt2", torch.bfloat16).network
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.bfloat16, torch.float32}
+    for module in network.modules():
+        kinds = {parameter.dtype for parameter in module.parameters(recurse=False)}
+        assert kinds <= {torch.bfloat16 if isinstance(module, nn.Embedding) else torch.float32}
+
+
+def test_a_model_stored_in_half_precision_is_repaired() -> None:
+    half = _int8("llama", torch.float16)
+    result = repair(half, [tiny.case(half)])
+    assert result.solved
 
 
 def test_a_patch_for_the_stored_weights_is_for_another_base(one: CodeModel) -> None:
