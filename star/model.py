@@ -24,13 +24,17 @@ from star.history import Weights, base_of, weights_of
 from star.lean import Lean, lean_of
 from star.product import Int8Linear
 from star.quantize import SAMPLE, Plan, kept, made, map_anew, quantize
-from star.tokenizer import marks, start_ids, stop_ids, tokenizer_in
+from star.tokenizer import Plain, marks, start_ids, stop_ids, tokenizer_in
 from star.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from star.patch import Patch
 
 __all__ = ["CodeModel", "Stem", "Tap", "Trunk"]
+
+
+#: So many tokens at most are looked back for the beginning of a character, which has at most four bytes.
+_CONTEXT = 8
 
 
 @dataclass(slots=True)
@@ -79,7 +83,7 @@ class CodeModel:
         self.rounded = False
         #: The active patches in order; set by ``patch.install`` only.
         self.patches: tuple[Patch, ...] = ()
-        self._tokenizer = tokenizer
+        self._tokenizer, self._plain = tokenizer, Plain(tokenizer)
         self._layers: list[Any] = list(tensor_at(self.network, self.family.layers))
         #: The stored one, which need not be what the head computes with.
         self._head: Tensor = self.network.get_output_embeddings().weight.data
@@ -96,6 +100,8 @@ class CodeModel:
                 f"The head of this model has {self.head.shape[0]} rows and its tokenizer "
                 f"{tokenizer.get_vocab_size()} tokens; use the tokenizer that belongs to it."
             )
+        # What int8 is fitted to begins so.
+        fitted = f"{fingerprint} {self.start_ids}" if self.start_ids else fingerprint
         if weights == "int8":
             together = [
                 [f"{self.family.layers}.{layer}.{name}" for name in group]
@@ -110,11 +116,11 @@ class CodeModel:
             if folder is None:
                 numbers = made(self.network, plan, samples)
             else:
-                numbers, self.rounded = kept(folder, self.network, plan, samples, fingerprint)
+                numbers, self.rounded = kept(folder, self.network, plan, samples, fitted)
             quantize(self.network, plan, numbers)
             if folder is not None:
                 numbers.clear()
-                map_anew(self.network, folder, plan, fingerprint)
+                map_anew(self.network, folder, plan, fitted)
         #: The same forward pass in fewer calls, where this network's is known.
         self.lean: Lean | None = lean_of(self.network) if weights == "int8" else None
         #: The stored weight of a projection; one in int8 knows its own base.
@@ -217,9 +223,8 @@ class CodeModel:
         return found
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text; text that spells a special token stays text."""
-        self._tokenizer.encode_special_tokens = True
-        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        """Token ids of a text; text that spells a special token or markup stays text."""
+        return tuple(self._plain(text))
 
     def encode_first(self, text: str) -> tuple[int, ...]:
         """Token ids of a text that nothing stands before, behind what the model is used to there."""
@@ -231,9 +236,16 @@ class CodeModel:
         return both[len(mark) :] if both[: len(mark)] == mark else self.encode(text)
 
     def decode_next(self, prompt: Sequence[int], ids: Sequence[int], healed: str = "") -> str:
-        """The text of ids behind a prompt (its last token keeps a first blank alive), from ``healed`` on."""
-        context = list(prompt[-1:])
-        before = self._tokenizer.decode(context, skip_special_tokens=False)
+        """The text of ids behind a prompt, from ``healed`` on.
+
+        What they spell depends on the tokens before: a first blank is one behind others alone, and of bytes
+        that are tokens a text is made together.
+        """
+        context: list[int] = []
+        before = "�"
+        while "�" in before and len(context) < min(len(prompt), _CONTEXT):
+            context = list(prompt[-len(context) - 1 :])
+            before = self._tokenizer.decode(context, skip_special_tokens=False)
         both = self._tokenizer.decode([*context, *ids], skip_special_tokens=False)
         return str(both[len(before) + len(healed) :])
 

@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-__all__ = ["marks", "start_ids", "stop_ids", "tokenizer_in"]
+__all__ = ["Plain", "marks", "start_ids", "stop_ids", "tokenizer_in"]
 
 #: Added tokens that are markup, not text: `<|fim_prefix|>`, `<EOT>`, `[SUFFIX]`; not runs of blanks.
 _MARKUP = re.compile(r"\s*(<.+>|\[[A-Z_]+\]|▁<[A-Z]+>)\s*")
@@ -21,8 +21,31 @@ _TAG = re.compile(
     "|script|section|select|small|source|span|strong|style|sub|summary|sup|svg|table|tbody|td|template|textarea"
     "|tfoot|th|thead|time|title|tr|track|u|ul|var|video)>"
 )
+#: What may spell markup in a text.
+_SPELT = re.compile(r"<[^<>]+>|\[[A-Z_]+\]")
 #: Held in reserve for further training, and in no text: `<unused7>`, `<|reserved_special_token_0|>`.
 _RESERVED = re.compile(r"\D*\d.*", re.DOTALL)
+
+
+class Plain:
+    """Token ids of texts, without what belongs before them; what spells special tokens or markup is text."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        tokenizer.encode_special_tokens = True  # of those that it calls special
+        self._tokenizer = tokenizer
+        self._markup = {
+            token.content.strip().removeprefix("▁")
+            for token in tokenizer.get_added_tokens_decoder().values()
+            if _is_markup(token.content)
+        }
+
+    def __call__(self, text: str) -> list[int]:
+        """The ids of one text."""
+        cuts = [match.start() + 1 for match in _SPELT.finditer(text) if match.group() in self._markup]
+        pieces = [text[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        return [
+            id_ for piece in pieces for id_ in self._tokenizer.encode(piece, add_special_tokens=False).ids
+        ]
 
 
 def tokenizer_in(folder: Path) -> Tokenizer:
@@ -31,6 +54,8 @@ def tokenizer_in(folder: Path) -> Tokenizer:
     Some models say that beside ``tokenizer.json`` alone (``add_bos_token``).
     """
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()  # as it was used last by those who trained the model
+    tokenizer.no_padding()
     beside = folder / "tokenizer_config.json"
     about = json.loads(beside.read_text("utf-8")) if beside.exists() else {}
     name = about.get("bos_token")
@@ -52,11 +77,14 @@ def stop_ids(config: Any, tokenizer: Tokenizer) -> frozenset[int]:
     """Tokens that end a completion: the end of sequence, and every added token that is markup."""
     declared = getattr(config, "eos_token_id", None)
     ends = {declared} if isinstance(declared, int) else set(declared or ())
-    for id_, token in tokenizer.get_added_tokens_decoder().items():
-        markup = _MARKUP.fullmatch(token.content) and not _TAG.fullmatch(token.content)
-        if token.special or markup:
-            ends.add(id_)
-    return frozenset(ends)
+    added = tokenizer.get_added_tokens_decoder()
+    return frozenset(
+        ends | {id_ for id_, token in added.items() if token.special or _is_markup(token.content)}
+    )
+
+
+def _is_markup(content: str) -> bool:
+    return bool(_MARKUP.fullmatch(content) and not _TAG.fullmatch(content))
 
 
 def marks(ids: Iterable[int], tokenizer: Tokenizer) -> list[int]:

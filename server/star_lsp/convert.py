@@ -72,6 +72,9 @@ def convert_gguf(file: Path, folder: Path) -> Mapping[str, object]:
         finally:
             tokenizer.kill()
     tokens = _tokens(answers)
+    if tokens > header.tokens:
+        tokens = header.tokens
+        _without_additions(folder / "tokenizer.json", tokens)
     if tokens > rows:
         raise CatalogueError(
             f"{file} has a tokenizer of {tokens} tokens and a head of {rows}; "
@@ -163,6 +166,18 @@ def _refuse_unfit(loading: Mapping[str, Any], network: Any, file: Path) -> None:
 def _clean_config(folder: Path) -> None:
     """Takes out of the configuration what is not the model's: quantization and the name of a file."""
     _drop(folder / "config.json", {"quantization_config", "_model_name_or_path", "_name_or_path"})
+
+
+def _without_additions(path: Path, tokens: int) -> None:
+    """Takes out of a tokenizer what the library added behind the tokens that the file has."""
+    content = json.loads(path.read_bytes())
+    content["added_tokens"] = [each for each in content["added_tokens"] if each["id"] < tokens]
+    spelt = content["model"]["vocab"]
+    if isinstance(spelt, dict):
+        content["model"]["vocab"] = {text: id_ for text, id_ in spelt.items() if id_ < tokens}
+    else:
+        del spelt[tokens:]
+    path.write_text(json.dumps(content, ensure_ascii=False), "utf-8")
 
 
 def _tell_bos(path: Path, header: Header) -> None:
@@ -258,9 +273,8 @@ def main(words: list[str]) -> int:
         return 1
     except Exception as error:  # libraries raise anything over a file that they do not understand
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        _tell(
-            {"error": f"{words[1]} cannot be made a model ({first[:300]}); take another file of the model."}
-        )
+        remedy = "take the model's folder of safetensors, or another file of it"
+        _tell({"error": f"{words[1]} cannot be made a model ({first[:300]}); {remedy}."})
         return 1
     _tell({"result": dict(result)})
     return 0

@@ -31,6 +31,21 @@ LONGEST_KEY = 65_535  # bytes, by the specification
 PLAIN_NAMES = frozenset(
     {"general.architecture", "general.name", "general.license", "tokenizer.ggml.model", "tokenizer.ggml.pre"}
 )
+# Tokenizers of bytes that put a token before every text where the file does not say whether they do.
+BEGINNING = frozenset(
+    {
+        "llama-bpe",
+        "llama3",
+        "llama-v3",
+        "falcon3",
+        "falcon-h1",
+        "pixtral",
+        "midm-2.0",
+        "lfm2",
+        "tekken",
+        "chameleon",
+    }
+)
 ADDS_BOS = "tokenizer.ggml.add_bos_token"
 # One string or number per token: what makes reading the header slow, and only a tokenizer needs it.
 VOCABULARY = frozenset(f"tokenizer.ggml.{part}" for part in ("tokens", "merges", "scores", "token_type"))
@@ -72,7 +87,7 @@ class Header:
         """Whether a token that begins a text stands before each; unsaid, as llama.cpp has it."""
         by_itself = (
             self.strings.get("tokenizer.ggml.model") == "llama"
-            or self.strings.get("tokenizer.ggml.pre") == "llama-bpe"
+            or self.strings.get("tokenizer.ggml.pre") in BEGINNING
         )
         return self.flags.get(ADDS_BOS, by_itself)
 

@@ -198,11 +198,8 @@ def build(
     Without a layout the model reads from left to right: the prefix alone.
 
     Args:
-        encode: Token ids of plain text. It must neither add tokens of its own nor read a special token
-            that the text happens to spell (``split_special_tokens=True`` in transformers,
-            ``encode_special_tokens = True`` in tokenizers). Because some tokenizers do not mark their
-            fill-in-the-middle tokens as special and read them regardless, the layout's own tokens are
-            broken up here before ``encode`` sees them.
+        encode: Token ids of plain text. It must neither add tokens of its own nor read a special token, or
+            a mark, that the text happens to spell.
         layout: From ``layout_of``.
         prefix: Text left of the cursor.
         suffix: Text right of the cursor.
@@ -210,10 +207,9 @@ def build(
         start_ids: What the tokenizer puts before every text; it is not counted.
     """
     prefix, suffix = window(prefix, suffix, limits)
-    names = _names(layout)
 
     def plain(text: str) -> list[int]:
-        return [number for piece in _broken_up(text, names) for number in encode(piece)] if text else []
+        return list(encode(text)) if text else []
 
     def split(text: str) -> list[int]:
         above, typed = _typed(text)
@@ -224,9 +220,9 @@ def build(
     suffix, suffix_ids = _fit(plain, suffix, limits.suffix_tokens, from_end=False)
     if layout is None:
         ids, healed = _healed(plain, prefix, prefix_ids)
-        if not (ids or start_ids):  # something has to stand before what is written
+        if not ids:  # some text has to stand before what is written
             ids, healed = prefix_ids, ""
-        return Prompt((*start_ids, *ids), prefix, suffix, healed)
+        return Prompt((*start_ids, *ids) if ids else (), prefix, suffix, healed)
     typed_ids: list[int] = []
     healed = ""
     if typed_last:
@@ -267,22 +263,6 @@ def _rounded_up(number: int, limit: int) -> int:
     """The next multiple of an eighth of a limit."""
     step = max(1, limit // 8)
     return -(-number // step) * step
-
-
-def _names(layout: Layout | None) -> tuple[str, ...]:
-    if layout is None:
-        return ()
-    names = (*layout.marks.order, *layout.marks.stops)
-    return tuple(name for name in names if len(name) > 1)
-
-
-def _broken_up(text: str, names: tuple[str, ...]) -> list[str]:
-    """``text`` in pieces of which none spells one of ``names``."""
-    present = [re.escape(name) for name in names if name in text]
-    if not present:
-        return [text]
-    cuts = [match.start() + 1 for match in re.finditer(f"(?=(?:{'|'.join(present)}))", text)]
-    return [text[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True) if end > begin]
 
 
 def _fit(

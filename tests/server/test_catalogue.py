@@ -57,7 +57,11 @@ def letters() -> list[str]:
 
 
 def write_gguf(
-    path: Path, architecture: str = "llama", pre: str = "default", adds_bos: bool | None = None
+    path: Path,
+    architecture: str = "llama",
+    pre: str = "default",
+    adds_bos: bool | None = None,
+    end: str = "<|endoftext|>",
 ) -> dict[str, np.ndarray]:
     """Writes a tiny quantized model; returns what each of its tensors unpacks to."""
     import gguf
@@ -77,7 +81,7 @@ def write_gguf(
     writer.add_tokenizer_pre(pre)
     if adds_bos is not None:
         writer.add_add_bos_token(adds_bos)
-    writer.add_token_list([*letters()[:-2], "ab", "<|endoftext|>"])
+    writer.add_token_list([*letters()[:-2], "ab", end])
     writer.add_token_types([1] * TOKENS)
     writer.add_token_merges(["a b"])
     writer.add_bos_token_id(0)
@@ -697,6 +701,16 @@ def test_an_imported_file_whose_texts_begin_with_a_token_has_prompts_that_do(
         tokenizer = tokenizer_in(found.folder)
         assert len(start_ids(tokenizer)) == adds
         assert tokenizer.encode("ab").tokens[-1] == "ab"
+
+
+def test_what_the_library_adds_to_a_files_tokens_is_left_out(tmp_path: Path, models: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf", pre="llama-bpe", end="<|end_of_text|>")
+    found = import_(tmp_path / "tiny.gguf", models)
+    tokenizer = tokenizer_in(found.folder)
+    assert tokenizer.get_vocab_size() == TOKENS
+    assert tokenizer.token_to_id("<|endoftext|>") is None
+    assert tokenizer.encode("ab", add_special_tokens=False).tokens == ["ab"]
+    assert len(start_ids(tokenizer)) == 1
 
 
 def test_a_file_that_is_no_gguf_is_refused_by_name(tiny_gguf: Path, tmp_path: Path) -> None:

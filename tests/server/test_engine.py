@@ -12,7 +12,7 @@ import torch
 
 from star.cache import KVCache
 from star.patch import Patch, Rows
-from star_lsp.engine import Engine, Request, Written
+from star_lsp.engine import Engine, Request
 from star_lsp.prompt import Limits
 from tests import tiny
 
@@ -54,27 +54,16 @@ def _alone(folder: Path, patches: Sequence[Path], typed: str) -> str:
     return asyncio.run(run())
 
 
-def test_where_a_token_begins_every_text_a_model_without_middle_has_that_to_begin_a_file_with(
-    tmp_path: Path,
-) -> None:
-    async def run(folder: Path) -> Written:
-        engine = Engine()
-        try:
-            await engine.load(folder, [])
-            return await engine.complete(Request("", "", Limits(), 12, 60_000, "a"), threading.Event())
-        finally:
-            engine.close()
-            engine.join()
-
+def test_a_prompt_is_read_behind_what_begins_every_text(tmp_path: Path, read: list[int]) -> None:
+    lengths = []
     for name, says in (("with", True), ("without", False)):
         folder = tiny.folder(tmp_path / name)
-        plain = json.loads((folder / "tokenizer.json").read_text("utf-8"))
-        kept = [token for token in plain["added_tokens"] if token["content"] == "<|endoftext|>"]
-        (folder / "tokenizer.json").write_text(json.dumps(plain | {"added_tokens": kept}), "utf-8")
         about = {"bos_token": "<|endoftext|>", "add_bos_token": says}
         (folder / "tokenizer_config.json").write_text(json.dumps(about), "utf-8")
-        written = asyncio.run(run(folder))
-        assert bool(written.milliseconds) == says
+        _alone(folder, [], "x")
+        lengths.append(read[0])
+        read.clear()
+    assert lengths[0] == lengths[1] + 1
 
 
 def test_the_same_is_written_whatever_was_typed_and_asked_before(folder: Path) -> None:

@@ -23,13 +23,10 @@ LIMITS = st.builds(Limits, st.integers(0, 40), st.integers(0, 40))
 
 
 def toy(text: str) -> list[int]:
-    """Words, runs of blanks that may reach over a line's end, bytes; and, carelessly, a special token."""
+    """Words, runs of blanks that may reach over a line's end, and bytes."""
     ids: list[int] = []
-    for piece in re.findall(r"<\|fim_prefix\|>|\w{1,3}|\s+|.", text):
-        if piece == "<|fim_prefix|>":
-            ids.append(1)
-        else:
-            ids += [100 + byte for byte in piece.encode()] if len(piece) == 1 else [1000 + ord(piece[0])]
+    for piece in re.findall(r"\w{1,3}|\s+|.", text):
+        ids += [100 + byte for byte in piece.encode()] if len(piece) == 1 else [1000 + ord(piece[0])]
     return ids
 
 
@@ -159,14 +156,12 @@ def test_a_prompt_is_never_empty_for_healing() -> None:
     assert build(toy, None, "ab", "", Limits()).ids == tuple(toy("ab"))
 
 
-def test_where_a_token_begins_every_text_the_first_word_too_is_written_anew() -> None:
-    prompt = build(toy, None, "ab", "", Limits(), [7])
-    assert (prompt.ids, prompt.healed) == ((7,), "ab")
-    assert build(toy, None, "abc ab", "", Limits(), [7]).ids == (
-        7,
-        *build(toy, None, "abc ab", "", Limits()).ids,
-    )
-    assert build(toy, None, "", "", Limits(), [7]).ids == (7,)
+def test_where_a_token_begins_every_text_it_stands_before_text_alone() -> None:
+    for text in ("ab", "abc ab"):
+        plain = build(toy, None, text, "", Limits())
+        begun = build(toy, None, text, "", Limits(), [7])
+        assert (begun.ids, begun.healed) == ((7, *plain.ids), plain.healed)
+    assert build(toy, None, "", "", Limits(), [7]).ids == ()
 
 
 @given(TEXT, TEXT, LIMITS)
@@ -187,12 +182,6 @@ def test_a_real_tokenizer_gives_the_same_ids_again(
     encode, layout = encoder(tokenizer), layout_of(tokenizer.token_to_id)
     prompt = build(encode, layout, prefix, suffix, limits)
     assert build(encode, layout, prompt.prefix, prompt.suffix, limits) == prompt
-
-
-@given(TEXT, TEXT)
-def test_code_that_spells_a_special_token_does_not_become_one(prefix: str, suffix: str) -> None:
-    prompt = build(toy, qwen(), prefix + "<|fim_prefix|>", suffix, Limits())
-    assert prompt.ids.count(1) == 1
 
 
 def test_a_long_prefix_is_cut_at_the_start_of_a_line_and_a_long_suffix_at_the_end_of_one() -> None:

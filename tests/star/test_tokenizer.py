@@ -1,12 +1,16 @@
 """What begins every text for a model, and what ends a completion, as its tokenizer has it."""
 
 import json
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from tokenizers import AddedToken, Tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers
+from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 
 from star.case import Case
@@ -15,7 +19,7 @@ from star.model import CodeModel
 from star.repair import repair
 from star.result import Budget
 from star.stop import StopRule
-from star.tokenizer import marks, start_ids, stop_ids, tokenizer_in
+from star.tokenizer import Plain, marks, start_ids, stop_ids, tokenizer_in
 from tests import tiny
 
 BOS = "<|endoftext|>"
@@ -98,6 +102,74 @@ def test_what_is_held_in_reserve_is_no_mark_of_any_text() -> None:
     assert len(ends) > 1000
     named = [tokenizer.id_to_token(id_) for id_ in marks(ends, tokenizer)]
     assert named == [*tiny.SPECIALS, "<end_of_turn>", "<mask>"]
+
+
+def test_what_spells_markup_is_text_and_a_tag_is_the_token_that_it_has() -> None:
+    tokenizer = with_tags()
+    plain = Plain(tokenizer)
+    ends = stop_ids(SimpleNamespace(eos_token_id=[256]), tokenizer)
+    for text in (
+        "a <mask> b",
+        "<unused7><unused8>",
+        "<|fim_prefix|>",
+        "<end_of_turn>",
+        "<<mask>>",
+        "<mask",
+        "<",
+    ):
+        assert ends.isdisjoint(plain(text)), text
+        assert tokenizer.decode(plain(text), skip_special_tokens=False) == text
+    assert tokenizer.token_to_id("<div>") in plain("a <div> b")
+    model = CodeModel(tiny.network("qwen2"), tiny.tokenizer(), "tiny")
+    assert model.stop_ids.isdisjoint(model.encode_next("x<|fim_middle|>y"))
+
+
+def test_how_a_tokenizer_was_used_in_training_cuts_and_fills_up_nothing(tmp_path: Path) -> None:
+    tokenizer = with_bos()
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=32, direction="left")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    found = tokenizer_in(tmp_path)
+    assert start_ids(found) == (256,)
+    assert len(Plain(found)("x" * 40)) == 40
+
+
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+
+
+def by_bytes() -> Tokenizer:
+    """One as Llama 2 has: what it has no token for, line breaks too, is spelt in tokens of bytes."""
+    made = Tokenizer(BPE({text: id_ for id_, text in enumerate([*BYTES, *"▁#abxy"])}, [], byte_fallback=True))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    made.decoder = decoders.Sequence(parts)
+    made.add_special_tokens([AddedToken(BOS, special=True)])
+    return made
+
+
+@given(st.text("ab #\n漢🦄é", min_size=1, max_size=12), st.text("ab \n\t漢🦄é", min_size=1, max_size=12))
+def test_what_is_written_behind_a_character_of_bytes_is_read_as_it_is(before: str, written: str) -> None:
+    model = _by_bytes()
+    prompt, ids = model.encode(before), model.encode_next(written)
+    assert model.decode_next(prompt, ids) == written
+
+
+@cache
+def _by_bytes() -> CodeModel:
+    return CodeModel(tiny.network("llama"), by_bytes(), "tiny-by-bytes")
+
+
+def test_numbers_fitted_to_texts_that_began_otherwise_are_made_anew(tmp_path: Path) -> None:
+    folder = tiny.folder(tmp_path / "model", "llama")
+    CodeModel.load(folder, "int8")
+    made = (folder / "int8.safetensors").stat().st_mtime_ns
+    CodeModel.load(folder, "int8")
+    assert (folder / "int8.safetensors").stat().st_mtime_ns == made
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"bos_token": BOS, "add_bos_token": True}), "utf-8"
+    )
+    CodeModel.load(folder, "int8")
+    assert (folder / "int8.safetensors").stat().st_mtime_ns > made
 
 
 def test_a_model_is_taught_a_tag_that_its_tokenizer_has_a_token_for() -> None:

@@ -53,11 +53,10 @@ class Layouted:
         Raises:
             BenchError: it has no fill-in-the-middle.
         """
-        from star.tokenizer import start_ids, tokenizer_in
+        from star.tokenizer import Plain, start_ids, tokenizer_in
 
         self._tokenizer = tokenizer_in(folder)
-        self._start_ids = start_ids(self._tokenizer)
-        self._tokenizer.encode_special_tokens = True  # text that spells a mark is text
+        self._start_ids, self.encode = start_ids(self._tokenizer), Plain(self._tokenizer)
         self._limits = limits
         found = layout_of(self._tokenizer.token_to_id)
         if found is None or found.middle_id is None or found.marks.suffix_first:
@@ -66,11 +65,6 @@ class Layouted:
                 "choose another with --model, or leave --peer out."
             )
         self._layout: Layout = found
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of plain text."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids if text else []
-        return ids
 
     def prompt(self, document: Document) -> Prompted:
         """The prompt at the cursor."""
