@@ -61,7 +61,8 @@ def mend(
     """Attempts on top of what is installed, the best one last; the model is left as it was found.
 
     The best is through the gate before anything else, and then solves most of the cases. All of them share
-    the seconds of the budget; what is begun when these are over has one more.
+    the seconds of the budget, and as many more for each earlier case that is taught again. What the gate
+    takes is not counted, as it grows with the history. A way that is begun when they are over has one more.
 
     Raises:
         CaseError: a case cannot be put to this model.
@@ -69,11 +70,13 @@ def mend(
     """
     asked = {case.id for case in cases}
     attempts: list[Attempt] = []
-    until = time.monotonic() + budget.seconds
+    used = 0.0
     for way, together in _ways(method, cases, guarded.hold, attempts):
         Cancelled.check(cancelled)
-        left = replace(budget, seconds=max(until - time.monotonic(), _LEAST_SECONDS))
+        given = budget.seconds * len(together) / len(cases)
+        started, left = time.monotonic(), replace(budget, seconds=max(given - used, _LEAST_SECONDS))
         result = repair(model, together, left, on_step, method=way, basis=basis, cancelled=cancelled)
+        used += time.monotonic() - started
         on_judge()
         with installed(model, [*model.patches, result.patch]):
             verdict = judge(

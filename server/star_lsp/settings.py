@@ -139,7 +139,10 @@ class RepairSettings:
     )
     max_steps: int = setting(16, "Most steps that one repair may take.", minimum=1, maximum=256)
     max_seconds: int = setting(
-        120, "Most seconds that a repair may take for each of its cases.", minimum=1, maximum=3_600
+        120,
+        "Most seconds that a repair may take for each of its cases, what the gate checks not counted.",
+        minimum=1,
+        maximum=3_600,
     )
 
 

@@ -1,10 +1,15 @@
 """A repair is tried one way after another, and what it must leave standing is held."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from star import mend as module
 from star.case import Case
 from star.errors import Cancelled
 from star.gate import Limits, Sample, read
@@ -12,7 +17,7 @@ from star.mend import Guarded, mend, pairs
 from star.model import CodeModel
 from star.patch import install
 from star.repair import Star, lowest_layer
-from star.result import Budget
+from star.result import Budget, Result
 from star.trace import prepare
 from tests import tiny
 
@@ -38,6 +43,31 @@ def test_the_first_way_that_solves_and_passes_is_the_last_that_is_tried(one: Cod
     assert attempt.verdict.passed
     assert attempt.result.solved
     assert attempt.method == STRONG
+
+
+def test_what_the_gate_takes_is_not_taken_from_the_next_attempt(
+    one: CodeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+    now = 0.0
+    real = module.repair
+
+    def repair(model: CodeModel, cases: Sequence[Case], budget: Budget, *args: Any, **named: Any) -> Result:
+        nonlocal now
+        given.append(budget.seconds)
+        now += 10
+        return real(model, cases, replace(budget, seconds=math.inf), *args, **named)
+
+    def gate() -> None:
+        nonlocal now
+        now += 1000
+
+    monkeypatch.setattr(module, "repair", repair)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    cases = [tiny.case(one)]
+    mend(one, cases, _guarded(one, NONE), Budget(60, 100), method=STRONG, on_judge=gate)
+    assert given == [100 - 10 * number for number in range(len(given))]
+    assert len(given) > 1
 
 
 def test_a_refused_repair_is_made_more_gently_and_every_attempt_is_told(one: CodeModel) -> None:
