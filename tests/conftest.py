@@ -2,6 +2,7 @@
 
 import gc
 import inspect
+import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, combinations
@@ -57,6 +58,10 @@ from _pytest.mark.expression import Expression  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 torch.set_num_threads(1)
+
+# What a shell runs in the background ignores Ctrl-C, and so would all that tests start and stop by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _HERE = Path(__file__).parent
 #: The one mark that all tests of a folder have.

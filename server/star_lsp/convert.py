@@ -273,7 +273,7 @@ def main(words: list[str]) -> int:
         return 1
     except Exception as error:  # libraries raise anything over a file that they do not understand
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        remedy = "take the model's folder of safetensors, or another file of it"
+        remedy = "take its folder of safetensors, or another file of the model"
         _tell({"error": f"{words[1]} cannot be made a model ({first[:300]}); {remedy}."})
         return 1
     _tell({"result": dict(result)})
