@@ -11,7 +11,7 @@ from star.errors import Cancelled
 from star.model import CodeModel, Trunk
 from star.trace import Lesson, held, trace
 
-__all__ = ["Limits", "Reading", "Sample", "Verdict", "judge", "read"]
+__all__ = ["Limits", "Reading", "Sample", "Verdict", "judge", "read", "whole"]
 
 #: Of each distribution this many likeliest tokens are kept, and the rest as one sum.
 _KEPT_TOKENS = 64
@@ -70,6 +70,11 @@ class Verdict:
     def passed(self) -> bool:
         """Whether the patch may go live."""
         return not self.reasons
+
+
+def whole(model: CodeModel, texts: Sequence[str]) -> list[Sample]:
+    """Texts that nothing stands before, as samples; of a single token there is nothing to look at."""
+    return [Sample(ids, 1) for text in texts if len(ids := model.encode_first(text)) > 1]
 
 
 def read(

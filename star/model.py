@@ -100,8 +100,6 @@ class CodeModel:
                 f"The head of this model has {self.head.shape[0]} rows and its tokenizer "
                 f"{tokenizer.get_vocab_size()} tokens; use the tokenizer that belongs to it."
             )
-        # What int8 is fitted to begins so.
-        fitted = f"{fingerprint} {self.start_ids}" if self.start_ids else fingerprint
         if weights == "int8":
             together = [
                 [f"{self.family.layers}.{layer}.{name}" for name in group]
@@ -113,6 +111,8 @@ class CodeModel:
             begun = [[*self.start_ids, *ordinary]]
             begun += [[*self.start_ids, mark, *ordinary[:16]] for mark in marks(self.stop_ids, tokenizer)]
             samples = [ids[: self.context] for ids in begun]
+            # Numbers that were fitted to texts which begin otherwise are others.
+            fitted = f"{fingerprint} {self.start_ids}" if self.start_ids else fingerprint
             if folder is None:
                 numbers = made(self.network, plan, samples)
             else:

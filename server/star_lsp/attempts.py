@@ -16,7 +16,7 @@ from star.case import Case
 from star.decode import write
 from star.errors import Cancelled, CaseError, PatchError, StarError
 from star.fisher import Fisher
-from star.gate import Limits, Reading, Sample, Verdict, judge, read
+from star.gate import Limits, Reading, Sample, Verdict, judge, read, whole
 from star.history import revision
 from star.locate import layers_by_depth
 from star.mend import Attempt, Guarded, mend, pairs
@@ -251,7 +251,7 @@ class Worker:
     def _samples(self, job: jobs.Job) -> list[Sample]:
         """The built-in texts and the accepted completions, each once."""
         model = self._model
-        samples = [Sample(ids, 1) for text in TEXTS if len(ids := model.encode_first(text)) > 1]
+        samples = whole(model, TEXTS)
         for accepted in job.accepted:
             case = self._case(job, accepted, {})
             if case and (text := model.encode_next(case.written)):

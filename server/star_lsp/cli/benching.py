@@ -210,7 +210,7 @@ def _bench(asked: Asked, plan: "Plan", model: "CodeModel") -> "Bench":
     from star.bench.data import programs, select
     from star.bench.measure import samples
     from star.bench.run import Bench
-    from star.gate import Limits, Sample
+    from star.gate import Limits, whole
 
     put, gate = put_as_served(model), Settings().gate
     unrelated = select(programs(asked.humaneval), asked.humaneval_rows, asked.seed) if asked.humaneval else ()
@@ -222,7 +222,7 @@ def _bench(asked: Asked, plan: "Plan", model: "CodeModel") -> "Bench":
         put,
         [each for each in samples(model, unrelated) if len(each.ids) <= (model.context or len(each.ids))],
         encoded,
-        [Sample(ids, 1) for text in TEXTS if len(ids := model.encode_first(text)) > 1],
+        whole(model, TEXTS),
         Limits(gate.min_unchanged, gate.max_kl) if asked.gate else None,
         _infilling(asked, put) if asked.infilling else None,
     )
