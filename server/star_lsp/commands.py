@@ -9,6 +9,7 @@ from star_lsp.completion import Completions
 from star_lsp.errors import FlagError, ServerError
 from star_lsp.listing import case_info, patch_info
 from star_lsp.patience import patiently
+from star_lsp.repairs import Repairs
 from star_lsp.service import Service
 from star_lsp.settings import Settings
 from star_lsp.shown import Shown
@@ -60,10 +61,11 @@ def commands(
 
     async def repair_all(raw: Any) -> protocol.RepairAllResult:
         params = structure(protocol.RepairAllParams, raw)
-        cases = _asked(await service.opened(), params.cases)
+        repairs = service.repairs
+        cases = _asked(await service.opened(), repairs, params.cases)
         if not cases:
             raise ServerError("No case is pending; flag a completion first, or name cases to repair again.")
-        repair = service.repairs.ask(cases, from_base=params.from_base)
+        repair = await patiently(repairs.ask, cases, from_base=params.from_base)
         return protocol.RepairAllResult(repair.id, list(repair.cases))
 
     async def cancel_repair(raw: Any) -> protocol.CancelRepairResult:
@@ -74,7 +76,7 @@ def commands(
     async def estimate(raw: Any) -> protocol.EstimateResult:
         params = structure(protocol.EstimateParams, raw)
         store = await service.opened()
-        cases = {store.case(id_).id for id_ in _asked(store, params.cases)}
+        cases = {store.case(id_).id for id_ in _asked(store, service.queue, params.cases)}
         # One system from the base solves again what the history solves.
         again = store.solved_by(service.queue.history() if service.queue and cases else ())
         count = len(cases | {case.id for case in again})
@@ -131,10 +133,10 @@ def commands(
     }
 
 
-def _asked(store: Store, cases: list[str] | None) -> list[str]:
-    """Cases that are named, each once, or all pending ones."""
+def _asked(store: Store, queue: Repairs | None, cases: list[str] | None) -> list[str]:
+    """Cases that are named, each once, or all that are due."""
     if cases is None:
-        return [case.id for case in store.cases("pending")]
+        return queue.due() if queue else [case.id for case in store.cases("pending")]
     return list(dict.fromkeys(cases))
 
 

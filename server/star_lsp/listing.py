@@ -28,6 +28,7 @@ def patch_info(patch: Patch) -> PatchInfo:
     """A patch as it is listed."""
     return PatchInfo(
         patch.id,
+        patch.base,
         list(patch.cases),
         patch.active,
         patch.revision,

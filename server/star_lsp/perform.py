@@ -20,6 +20,7 @@ __all__ = [
     "Repair",
     "alone",
     "carry_over",
+    "due",
     "make_job",
     "new_repair",
     "perform",
@@ -124,6 +125,11 @@ async def warm(store: Store, base: str, process: Process, settings: Settings) ->
 def new_repair(cases: Sequence[str], *, from_base: bool) -> Repair:
     """A repair of some cases, each once."""
     return Repair(f"r{secrets.token_hex(5)}", tuple(dict.fromkeys(cases)), from_base)
+
+
+def due(store: Store, base: str, model: str) -> list[str]:
+    """The pending cases; where there is none, those that other models have learnt and this one has not."""
+    return [case.id for case in store.cases("pending")] or store.elsewhere(base, model)
 
 
 def resume(store: Store) -> list[str]:

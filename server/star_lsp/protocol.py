@@ -150,7 +150,7 @@ class FlagResult:
 
 @attrs.frozen
 class RepairAllParams:
-    """Repair these cases, or all pending ones, in one go."""
+    """Repair these cases, or all that are due, in one go: pending, or else what other models alone know."""
 
     cases: list[str] | None = None
     from_base: bool = True
@@ -250,9 +250,10 @@ class UnflagResult:
 
 @attrs.frozen
 class PatchInfo:
-    """A patch; ``revision`` is the one it led to, ``verdict`` what the gate found."""
+    """A patch of ``base``; ``revision`` is the one it led to, ``verdict`` what the gate found."""
 
     id: str
+    base: str
     cases: list[str]
     active: bool
     revision: str | None
@@ -360,7 +361,7 @@ class RevertResult:
 
 @attrs.frozen
 class EstimateParams:
-    """How long would a repair of these cases take, or of all pending ones, as one system?"""
+    """How long would a repair of these cases take, or of all that are due, as one system?"""
 
     cases: list[str] | None = None
 

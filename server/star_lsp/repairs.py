@@ -10,7 +10,7 @@ from star_lsp import jobs
 from star_lsp.compares import compare, comparing
 from star_lsp.errors import ServerError, StoreError
 from star_lsp.patience import patiently
-from star_lsp.perform import Repair, new_repair, perform, resume, summary, warm
+from star_lsp.perform import Repair, due, new_repair, perform, resume, summary, warm
 from star_lsp.process import Process
 from star_lsp.protocol import Changed, Compared
 from star_lsp.reverts import check, checking, take_back
@@ -91,6 +91,10 @@ class Repairs:
         """The active patches for the model that is in use."""
         return self._store.active(self._base)
 
+    def due(self) -> list[str]:
+        """The cases that are to be repaired when nobody names any."""
+        return due(self._store, self._base, self._settings().model)
+
     def start(self) -> None:
         """Begin to work."""
         self._task = asyncio.create_task(self._work())
@@ -104,12 +108,14 @@ class Repairs:
     def ask(self, cases: Sequence[str], *, from_base: bool) -> Repair:
         """Queue a repair of some cases; one that waits for nothing but these places is dropped.
 
-        So a place that is flagged again and again is repaired once, with the last fix.
+        So a place that is flagged again and again is repaired once, with the last fix. What another model
+        has learnt is repaired as a case of this one's own.
 
         Raises:
             NotFound: a case does not exist.
         """
         asked = [self._store.case(id_) for id_ in cases]
+        cases = self._store.taken(cases, self._base, self._settings().model)
         repair = new_repair(cases, from_base=from_base)
         here = {(case.prefix, case.suffix) for case in asked}
         same = {id_ for place in here for id_ in self._store.flagged_at(*place)}

@@ -9,7 +9,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -64,6 +64,11 @@ INSERT OR REPLACE INTO unchecked SELECT id, base FROM patches AS gone WHERE id =
     EXISTS (SELECT 1 FROM patches WHERE active AND base = gone.base AND position > gone.position)
     OR EXISTS (SELECT 1 FROM cases WHERE status = 'solved' AND patch IS NULL)
 )
+"""
+#: What another model has learnt: by a patch for its base or, by none, as it wrote that by itself.
+_ELSEWHERE = """
+status = 'solved' AND CASE WHEN patch IS NULL THEN model != :model
+ELSE patch NOT IN (SELECT id FROM patches WHERE base = :base) END
 """
 _AGAIN_SECONDS = 0.1
 #: Patches that were reverted or replaced, and are kept to be looked at: 100 MB of the default model's.
@@ -262,11 +267,7 @@ class Store:
                 "WHERE prefix = ? AND suffix = ? AND status = 'pending'",
                 [_FLAGGED_AGAIN, prefix, suffix],
             )
-            self._db.execute(
-                f"INSERT INTO cases VALUES ({','.join('?' * 16)})",
-                [getattr(case, name) for name in Case.__slots__],
-            )
-        return case
+            return self._insert(case)
 
     def cases(self, status: Status | None = None) -> list[Case]:
         """All cases, or those of one status, oldest first."""
@@ -303,6 +304,37 @@ class Store:
         if row is None:
             raise NotFound(f"There is no case {id_}; `star-lsp cases` lists those there are.")
         return _case(row)
+
+    def elsewhere(self, base: str, model: str) -> list[str]:
+        """Cases that other models alone have learnt: this one has none with the same place and fix."""
+        with self._reading():
+            rows = self._db.execute(
+                f"""WITH others AS (SELECT rowid AS row, * FROM cases WHERE {_ELSEWHERE})
+                SELECT max(row), id FROM others WHERE NOT EXISTS (
+                    SELECT 1 FROM cases WHERE prefix = others.prefix AND suffix = others.suffix
+                    AND expected = others.expected AND id NOT IN (SELECT id FROM others)
+                ) GROUP BY prefix, suffix, expected ORDER BY 1""",
+                {"base": base, "model": model},
+            ).fetchall()
+        return [row["id"] for row in rows]
+
+    def taken(self, ids: Iterable[str], base: str, model: str) -> list[str]:
+        """Some cases as this model's, each once: of one that another has learnt a copy, pending.
+
+        So what becomes of it here leaves what the other model has as it is. The copy that there is from an
+        earlier time is taken again.
+        """
+        ids, asked = list(dict.fromkeys(ids)), {"base": base, "model": model}
+        others = f"SELECT id FROM cases WHERE id IN (SELECT value FROM json_each(:ids)) AND {_ELSEWHERE}"
+        with self._reading():  # and only read, as nearly always nothing is another's
+            found = self._db.execute(others, {**asked, "ids": json.dumps(ids)}).fetchall()
+        if not found:
+            return ids
+        with self._writing():
+            copies = {
+                case.id: self._twin(case, asked) for case in self.known(row["id"] for row in found).values()
+            }
+        return list(dict.fromkeys(copies.get(id_, id_) for id_ in ids))
 
     def set_status(self, ids: Iterable[str], status: Status, reason: str | None = None) -> None:
         """Move cases to a status, with the reason when they failed."""
@@ -710,6 +742,25 @@ class Store:
         self.word = f"{self.word} {word}" if self.word else word
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _insert(self, case: Case) -> Case:
+        self._db.execute(
+            f"INSERT INTO cases VALUES ({','.join('?' * 16)})",
+            [getattr(case, name) for name in Case.__slots__],
+        )
+        return case
+
+    def _twin(self, case: Case, here: Mapping[str, str]) -> str:
+        """This model's case of the same place and fix as one of another; made where there is none."""
+        row = self._db.execute(
+            "SELECT id FROM cases WHERE prefix = :prefix AND suffix = :suffix AND expected = :expected "
+            f"AND NOT ({_ELSEWHERE}) ORDER BY rowid DESC",
+            {"prefix": case.prefix, "suffix": case.suffix, "expected": case.expected, **here},
+        ).fetchone()
+        if row:
+            return str(row["id"])
+        copy = replace(case, id=_new_id("c"), status="pending", model=here["model"], patch=None, reason=None)
+        return self._insert(replace(copy, created=time.time())).id
 
     def _follow(self) -> None:
         """Open what was put in the store's place meanwhile: written to the old file, cases would be lost."""

@@ -408,6 +408,7 @@ def test_what_another_process_changes_in_the_history_is_served_within_a_second(
     (listed,) = manual.command("listPatches")
     assert listed == {
         "id": patch,
+        "base": "base-qwen2.5-coder-0.5b",
         "cases": [case],
         "active": True,
         "revision": "r9",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,6 +202,43 @@ def test_after_a_revert_every_case_that_counts_as_solved_is_what_the_model_write
     for name in ("cd", "ef"):
         place.write_text(f"{name} = \n")
         assert run("complete", f"{place}:1:6", "--json").json["text"] == "two"
+
+
+def test_what_one_model_has_learnt_is_taught_to_another_and_each_keeps_its_own(
+    run: Run, store: Store, tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = tmp_path / "both"
+    monkeypatch.setenv("STAR_LSP_MODELS", str(both))
+    for name in ("qwen2.5-coder-0.5b", "other"):
+        shutil.copytree(models / "qwen2.5-coder-0.5b", both / name)
+    about = json.loads((both / "other" / "star-model.json").read_text())
+    (both / "other" / "star-model.json").write_text(json.dumps(about | {"fingerprint": "other"}))
+    file = written(tmp_path / "cases.jsonl", {"prefix": "ab = ", "suffix": "\n", "expected": "two"})
+    (first,) = run("repair", "--cases", file, "--json").lines
+    told = run("status", "--json", "--model", "other").json
+    assert (told["cases"]["solved"], told["solvedElsewhere"]) == (1, 1)
+    assert "1 of them known to other models alone" in run("status", "--model", "other").out
+    assert run("status", "--json").json["solvedElsewhere"] == 0
+
+    # By no name, as nothing is pending; a second time there is nothing to do.
+    taught = run("repair", "--model", "other", "--json")
+    (second,) = taught.lines
+    assert (taught.status, second["solved"], second["before"]) == (0, True, "one"), taught.err
+    assert first["id"] != second["id"]
+    assert first["patchId"] != second["patchId"]
+    assert run("repair", "--model", "other", "--json") == Ran(0, "", "")
+    # From the same file it is the same case again.
+    assert [line["id"] for line in run("repair", "--cases", file, "--model", "other", "--json").lines] == [
+        second["id"]
+    ]
+    listed = run("patches").out
+    assert "qwen2.5" in listed
+    assert "other" in listed
+    assert len({patch["base"] for patch in run("patches", "--json").json}) == 2
+
+    assert run("revert", second["id"]).status == 0
+    assert store.case(first["id"]).patch == first["patchId"]
+    assert store.case(second["id"]).status == "reverted"
 
 
 def test_a_dry_run_tells_what_is_solved_and_what_is_not_and_keeps_nothing(

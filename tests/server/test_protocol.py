@@ -130,9 +130,10 @@ def test_every_message_class_is_among_the_messages() -> None:
             },
         ),
         (
-            PatchInfo("p1", ["k1"], True, "r1", "2026-01-01T00:00:00Z", {"kl": 0.1, "unchanged": [1]}),
+            PatchInfo("p1", "b1", ["k1"], True, "r1", "2026-01-01T00:00:00Z", {"kl": 0.1, "unchanged": [1]}),
             {
                 "id": "p1",
+                "base": "b1",
                 "cases": ["k1"],
                 "active": True,
                 "revision": "r1",

@@ -150,6 +150,23 @@ def test_a_batch_takes_the_place_of_what_waits_for_the_same_cases(session: Sessi
     assert len(actor.heard(session.model)) == 2
 
 
+def test_where_nothing_is_pending_a_batch_teaches_what_another_model_has_learnt(session: Session) -> None:
+    client = start(session, "manual")
+    theirs = flag(client)
+    store = Store(session.data)
+    patch = store.new_patch_id()
+    store.activate(
+        patch, base="another base", digest="d", revision="r", solved=[theirs], failed={}, verdict={}
+    )
+    assert client.command("estimate")["cases"] == 1
+    (ours,) = client.command("repairAll")["cases"]
+    client.until_case(ours, "solved")
+    assert ours != theirs
+    assert client.case(ours)["patchId"] != patch == client.case(theirs)["patchId"]
+    with pytest.raises(Refused, match="No case is pending"):
+        client.command("repairAll")
+
+
 def test_ten_rapid_flags_are_ten_repairs(session: Session) -> None:
     client = start(session)
     items = [client.inline(URI, 1, character) for character in range(2, 12)]

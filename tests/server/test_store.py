@@ -395,6 +395,46 @@ def test_a_repair_begins_with_the_cases_that_are_still_there(store: Store) -> No
     assert store.case(case.id).status == "repairing"
 
 
+def test_a_case_that_another_model_has_learnt_is_taken_as_a_copy_and_only_once(store: Store) -> None:
+    theirs, by_itself, ours = (add(store, name, model="old", note="n") for name in "xyz")
+    patch = activate(store, theirs, base="old base")
+    store.set_status([by_itself.id], "solved")
+    activate(store, ours, base="new base")
+    assert store.elsewhere("old base", "old") == [ours.id]
+    assert store.elsewhere("new base", "new") == [theirs.id, by_itself.id]
+    ids = [theirs.id, ours.id, by_itself.id, theirs.id]
+    copies = store.taken(ids, "new base", "new")
+    assert copies[1] == ours.id
+    assert len({*copies, *ids}) == 5
+    for case, id_ in ((theirs, copies[0]), (by_itself, copies[2])):
+        copy = store.case(id_)
+        assert (copy.status, copy.patch, copy.model, copy.note) == ("pending", None, "new", "n")
+        assert (copy.prefix, copy.suffix, copy.expected) == (case.prefix, case.suffix, case.expected)
+    assert store.elsewhere("new base", "new") == []
+    assert store.taken(ids, "new base", "new") == copies
+    before = store.cases()
+    store.set_status(copies, "failed")
+    assert store.taken(ids, "new base", "new") == copies, "it is tried again as the same case"
+    assert len(store.cases()) == len(before)
+    # What becomes of the copy is nothing to the other model.
+    taught = activate(store, store.case(copies[0]), base="new base")
+    store.deactivate([taught], [copies[0]])
+    assert (store.case(theirs.id).status, store.case(theirs.id).patch) == ("solved", patch)
+    assert store.solved_by(store.active("old base")) == [store.case(theirs.id)]
+    assert store.elsewhere("new base", "new") == [], "what was reverted here is not wanted here"
+    # And so the other way around.
+    assert set(store.taken([theirs.id, by_itself.id], "old base", "old")) == {theirs.id, by_itself.id}
+
+
+def test_a_case_of_no_model_that_has_learnt_it_is_taken_as_it_is(store: Store) -> None:
+    pending, failed, reverted = (add(store, name, model="old") for name in "xyz")
+    store.set_status([failed.id], "failed")
+    store.deactivate([activate(store, reverted)], [reverted.id])
+    ids = [pending.id, failed.id, reverted.id]
+    assert store.taken(ids, "new base", "new") == ids
+    assert store.elsewhere("new base", "new") == []
+
+
 def test_the_end_of_a_repair_touches_no_case_that_was_not_being_repaired(store: Store) -> None:
     ours, other = add(store, "x"), add(store, "y")
     store.begin([ours.id])

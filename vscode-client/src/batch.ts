@@ -105,9 +105,11 @@ export class Batch {
     const early: Progress[] = [];
     let on = (now: Progress) => void early.push(now);
     const working = this.client.onProgress((now) => on(now));
-    this.outcomes.silent = (id) => chosen.includes(id);
+    let mine = chosen;
+    this.outcomes.silent = (id) => mine.includes(id);
     try {
-      const { repairId } = await this.client.repairAll({ cases: [...chosen] });
+      const { repairId, cases } = await this.client.repairAll({ cases: [...chosen] });
+      mine = cases; // what another model has learnt is a case of its own here
       const word = await vscode.window.withProgress(
         {
           location: vscode.ProgressLocation.Notification,
@@ -141,7 +143,7 @@ export class Batch {
             });
           }),
       );
-      await this.verdict(chosen, word);
+      await this.verdict(cases, word);
     } finally {
       working.dispose();
       this.outcomes.silent = () => false;
@@ -156,13 +158,13 @@ export class Batch {
     }
   }
 
-  private async verdict(chosen: readonly string[], word: string): Promise<void> {
+  private async verdict(cases: readonly string[], word: string): Promise<void> {
     this.log.channel.info(`Batch repair: ${word}`);
     if (this.client.life !== "running") {
       this.log.warn(word);
       return;
     }
-    const mine = (await this.client.cases()).filter(({ id }) => chosen.includes(id));
+    const mine = (await this.client.cases()).filter(({ id }) => cases.includes(id));
     const ended = mine.filter(({ status }) => status === "solved" || status === "failed");
     if (ended.length) {
       this.outcomes.tell(ended);

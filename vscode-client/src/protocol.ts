@@ -62,7 +62,7 @@ export interface FlagResult {
   masked?: string[];
 }
 
-/** Repair these cases, or all pending ones, in one go. */
+/** Repair these cases, or all that are due, in one go: pending, or else what other models alone know. */
 export interface RepairAllParams {
   cases?: string[];
   fromBase?: boolean;
@@ -134,9 +134,10 @@ export interface UnflagResult {
   was: CaseStatus;
 }
 
-/** A patch; `revision` is the one it led to, `verdict` what the gate found. */
+/** A patch of `base`; `revision` is the one it led to, `verdict` what the gate found. */
 export interface PatchInfo {
   id: string;
+  base: string;
   cases: string[];
   active: boolean;
   revision: string | null;
@@ -219,7 +220,7 @@ export interface RevertResult {
   revision: string;
 }
 
-/** How long would a repair of these cases take, or of all pending ones, as one system? */
+/** How long would a repair of these cases take, or of all that are due, as one system? */
 export interface EstimateParams {
   cases?: string[];
 }

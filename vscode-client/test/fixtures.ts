@@ -71,6 +71,7 @@ export const VERDICT = {
 export function aPatch(given: Partial<PatchInfo> = {}): PatchInfo {
   return {
     id: "p1",
+    base: "b1",
     cases: ["c1", "c2"],
     active: true,
     revision: "9f31c07a52be",

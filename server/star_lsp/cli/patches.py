@@ -48,7 +48,8 @@ def patches(context: click.Context, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(unstructure([patch_info(patch) for patch in found])))
     elif found:
-        out().print(_table(found))
+        names = {model.base: model.name for model in installed(places(os.environ).models)}
+        out().print(_table(found, names))
     else:
         click.echo("No patch yet: the model is as it was downloaded.")
 
@@ -237,10 +238,12 @@ def _rest(
     return None, []
 
 
-def _table(found: list[Patch]) -> Table:
+def _table(found: list[Patch], names: Mapping[str, str]) -> Table:
+    """A list of patches, with the names of their models where there are several."""
+    several = len({patch.base for patch in found}) > 1
     table = Table()
-    for column in ("patch", "state", "cases", "revision"):
-        table.add_column(column, no_wrap=column != "cases")
+    for column in ("patch", "state", *["model"] * several, "cases", "revision"):
+        table.add_column(column, no_wrap=column not in ("model", "cases"))
     for column in ("steps", "KL", "size"):
         table.add_column(column, justify="right", no_wrap=True)
     for patch in found:
@@ -248,7 +251,8 @@ def _table(found: list[Patch]) -> Table:
         numbers = ["", "", ""]
         if verdict := patch.verdict:
             numbers = [str(verdict["steps"]), f"{verdict['gate']['kl']:.1g}", _size(verdict["sizeBytes"])]
-        table.add_row(patch.id, state, " ".join(patch.cases), patch.revision, *numbers)
+        model = [Text(names.get(patch.base, patch.base[:12]))] * several
+        table.add_row(patch.id, state, *model, " ".join(patch.cases), patch.revision, *numbers)
     return table
 
 

@@ -14,7 +14,7 @@ from star_lsp.catalogue import Installed
 from star_lsp.cli.case_file import Written, read_cases
 from star_lsp.cli.repairing import Done, repair_in_turn, taught_table, tell_reasons
 from star_lsp.cli.state import as_json, case_ids, err, model_option, opened, out, the_model
-from star_lsp.perform import Repair, new_repair
+from star_lsp.perform import Repair, due, new_repair
 from star_lsp.settings import Settings
 from star_lsp.store import Store
 
@@ -25,7 +25,12 @@ _NOTHING = "No case is pending: there is nothing to repair."
 
 @click.command()
 @click.argument("ids", metavar="[CASE]...", nargs=-1, shell_complete=case_ids())
-@click.option("--all", "all_", is_flag=True, help="All cases that are not solved: those that failed, too.")
+@click.option(
+    "--all",
+    "all_",
+    is_flag=True,
+    help="All cases that are not solved: those that failed, too, and those that other models alone know.",
+)
 @click.option(
     "--cases",
     "file",
@@ -72,6 +77,7 @@ def repair(
 ) -> None:
     """Repair the model for all pending cases, or for some.
 
+    Where none is pending, this model is taught what other models have learnt and it has not.
     Where a revert was cut off, what is left is checked first, and what is no longer solved is repaired too.
     A running server takes the patch over by itself. With --json, one object a line for each case.
     The exit status is 0 when all are solved, 1 when some are not or the check failed, 2 for bad input.
@@ -88,7 +94,7 @@ def repair(
     with ExitStack() as stack:
         store = stack.enter_context(opened())
         if not written:
-            ids = _asked(store, ids, all_)
+            ids = _asked(store, found, ids, all_)
         if not ids and not written and not store.unchecked(found.base):
             if not as_json:
                 click.echo(_NOTHING)
@@ -99,6 +105,7 @@ def repair(
             stack.callback(store.close)
         if written:
             ids = tuple(_kept(store, case, found) for case in written)
+        ids = tuple(store.taken(ids, found.base, found.name))
         whole = from_base if from_base is not None else not one_by_one
 
         def plan(broken: Sequence[str]) -> list[Repair]:
@@ -128,7 +135,7 @@ def repair(
     raise SystemExit(0 if all(each.solved for each in done) and not unchecked else 1)
 
 
-def _asked(store: Store, ids: tuple[str, ...], all_: bool) -> tuple[str, ...]:
+def _asked(store: Store, model: Installed, ids: tuple[str, ...], all_: bool) -> tuple[str, ...]:
     """The cases that are meant.
 
     Raises:
@@ -136,8 +143,10 @@ def _asked(store: Store, ids: tuple[str, ...], all_: bool) -> tuple[str, ...]:
     """
     if ids:
         return tuple(store.case(id_).id for id_ in ids)
-    wanted = ("pending", "failed") if all_ else ("pending",)
-    return tuple(case.id for case in store.cases() if case.status in wanted)
+    if not all_:
+        return tuple(due(store, model.base, model.name))
+    unsolved = [case.id for case in store.cases() if case.status in ("pending", "failed")]
+    return (*unsolved, *store.elsewhere(model.base, model.name))
 
 
 def _kept(store: Store, written: Written, model: Installed) -> str:

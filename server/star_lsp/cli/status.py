@@ -43,6 +43,8 @@ def status(model: str, as_json: bool) -> None:
     base, cases, disk = found["model"], found["cases"], found["disk"]
     here = f"base {base['base'][:12]}" if base["installed"] else "not here; star-lsp model pull gets it"
     told = ", ".join(f"{cases[each]} {each}" for each in _STATUSES if cases[each]) or "none"
+    if elsewhere := found["solvedElsewhere"]:
+        told += f"; {elsewhere} of them known to other models alone (star-lsp repair --all)"
     rows = {
         "versions": ", ".join(f"{name} {number}" for name, number in found["versions"].items()),
         "model": f"{base['name']} ({here})",
@@ -95,6 +97,7 @@ def _status(name: str) -> dict[str, Any]:
     with opened() as store:
         cases, patches = store.cases(), store.patches()
         active = store.active(model.base) if model else []
+        elsewhere = store.elsewhere(model.base, model.name) if model else []
     digests = [patch.digest for patch in active]
     return {
         "versions": {"python": platform.python_version(), **{part: version(part) for part in _PARTS}},
@@ -106,6 +109,7 @@ def _status(name: str) -> dict[str, Any]:
         },
         "models": list(models),
         "cases": {each: sum(case.status == each for case in cases) for each in _STATUSES},
+        "solvedElsewhere": len(elsewhere),
         "patches": {"all": len(patches), "active": sum(patch.active for patch in patches)},
         "revision": revision(model.base, digests) if model else None,
         "folders": {"data": str(here.data), "models": str(here.models)},
