@@ -84,7 +84,9 @@ def commands(
 
     async def list_cases(raw: Any) -> list[protocol.CaseInfo]:
         params = structure(protocol.ListCasesParams, raw)
-        return [case_info(case) for case in (await service.opened()).cases(params.status)]
+        cases = (await service.opened()).cases(params.status)
+        others = service.queue.others() if service.queue else set[str]()
+        return [case_info(case, others) for case in cases]
 
     async def delete_case(raw: Any) -> protocol.DeleteCaseResult:
         params = structure(protocol.DeleteCaseParams, raw)

@@ -6,6 +6,7 @@ from collections import Counter
 
 from star_lsp.documents import after_breaks, breaks_in, valid
 from star_lsp.errors import FlagError
+from star_lsp.installed import folder_name
 from star_lsp.mask import mask, taught
 from star_lsp.patience import patiently
 from star_lsp.prompt import as_read
@@ -74,7 +75,7 @@ async def flag(
         line=shown.line,
         character=shown.character,
         note=valid(f"{said}\n{masked.told}".strip()),
-        model=shown.model,
+        model=folder_name(shown.model),
         revision=shown.revision,
     )
     return case, masked.kinds

@@ -1,5 +1,6 @@
 """Cases and patches as the wire and the command line show them."""
 
+from collections.abc import Container
 from datetime import UTC, datetime
 
 from star_lsp.protocol import CaseInfo, PatchInfo, Position
@@ -8,8 +9,8 @@ from star_lsp.store import Case, Patch
 __all__ = ["case_info", "patch_info", "when"]
 
 
-def case_info(case: Case) -> CaseInfo:
-    """A case as it is listed."""
+def case_info(case: Case, others: Container[str] = ()) -> CaseInfo:
+    """A case as it is listed; ``others`` are those that another model has learnt than the one in use."""
     return CaseInfo(
         case.id,
         case.status,
@@ -21,6 +22,7 @@ def case_info(case: Case) -> CaseInfo:
         case.patch,
         case.reason,
         when(case.created),
+        case.model if case.id in others else None,
     )
 
 

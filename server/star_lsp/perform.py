@@ -11,6 +11,7 @@ from filelock import AsyncFileLock, FileLock, Timeout
 
 from star_lsp import jobs
 from star_lsp.errors import StoreError, WorkerError
+from star_lsp.installed import folder_name
 from star_lsp.patience import patiently
 from star_lsp.process import Process
 from star_lsp.settings import Settings
@@ -269,7 +270,11 @@ def make_job(
     """The job that a repair of ``cases`` on the history ``active`` is for the worker."""
     solved = store.solved_by(active)
     # What the model wrote by itself, or by way of another case's patch, counts as much.
-    solved += [case for case in store.cases("solved") if case.patch is None and case.model == settings.model]
+    solved += [
+        case
+        for case in store.cases("solved")
+        if case.patch is None and case.model == folder_name(settings.model)
+    ]
     # A place that was flagged again with another fix: only the newest one counts.
     wanted = {case.id for case in solved} | set(repair.cases)
     newest = {(case.prefix, case.suffix): case.id for case in store.known(wanted).values()}

@@ -206,7 +206,10 @@ class ListCasesParams:
 
 @attrs.frozen
 class CaseInfo:
-    """A case; ``created_at`` is ISO 8601 in UTC, ``position`` is where it was flagged in ``uri``."""
+    """A case; ``created_at`` is ISO 8601 in UTC, ``position`` is where it was flagged in ``uri``.
+
+    ``learnt_by`` is the model that it is solved in, where that is another than the one in use.
+    """
 
     id: str
     status: CaseStatus
@@ -218,6 +221,7 @@ class CaseInfo:
     patch_id: str | None
     reason: str | None
     created_at: str
+    learnt_by: str | None = None
 
 
 @attrs.frozen

@@ -9,6 +9,7 @@ from star.errors import StarError
 from star_lsp import jobs
 from star_lsp.compares import compare, comparing
 from star_lsp.errors import ServerError, StoreError
+from star_lsp.installed import folder_name
 from star_lsp.patience import patiently
 from star_lsp.perform import Repair, due, new_repair, perform, resume, summary, warm
 from star_lsp.process import Process
@@ -93,7 +94,15 @@ class Repairs:
 
     def due(self) -> list[str]:
         """The cases that are to be repaired when nobody names any."""
-        return due(self._store, self._base, self._settings().model)
+        return due(self._store, self._base, self._model)
+
+    def others(self) -> set[str]:
+        """The solved cases that another model has learnt, and not this one."""
+        return self._store.others(self._base, self._model)
+
+    @property
+    def _model(self) -> str:
+        return folder_name(self._settings().model)
 
     def start(self) -> None:
         """Begin to work."""
@@ -115,7 +124,7 @@ class Repairs:
             NotFound: a case does not exist.
         """
         asked = [self._store.case(id_) for id_ in cases]
-        cases = self._store.taken(cases, self._base, self._settings().model)
+        cases = self._store.taken(cases, self._base, self._model)
         repair = new_repair(cases, from_base=from_base)
         here = {(case.prefix, case.suffix) for case in asked}
         same = {id_ for place in here for id_ in self._store.flagged_at(*place)}

@@ -267,7 +267,8 @@ class Store:
                 "WHERE prefix = ? AND suffix = ? AND status = 'pending'",
                 [_FLAGGED_AGAIN, prefix, suffix],
             )
-            return self._insert(case)
+            self._insert(case)
+        return case
 
     def cases(self, status: Status | None = None) -> list[Case]:
         """All cases, or those of one status, oldest first."""
@@ -305,18 +306,20 @@ class Store:
             raise NotFound(f"There is no case {id_}; `star-lsp cases` lists those there are.")
         return _case(row)
 
-    def elsewhere(self, base: str, model: str) -> list[str]:
-        """Cases that other models alone have learnt: this one has none with the same place and fix."""
+    def others(self, base: str, model: str) -> set[str]:
+        """The solved cases that another model has learnt, and not this one."""
         with self._reading():
             rows = self._db.execute(
-                f"""WITH others AS (SELECT rowid AS row, * FROM cases WHERE {_ELSEWHERE})
-                SELECT max(row), id FROM others WHERE NOT EXISTS (
-                    SELECT 1 FROM cases WHERE prefix = others.prefix AND suffix = others.suffix
-                    AND expected = others.expected AND id NOT IN (SELECT id FROM others)
-                ) GROUP BY prefix, suffix, expected ORDER BY 1""",
-                {"base": base, "model": model},
-            ).fetchall()
-        return [row["id"] for row in rows]
+                f"SELECT id FROM cases WHERE {_ELSEWHERE}", {"base": base, "model": model}
+            )
+            return {row["id"] for row in rows}
+
+    def elsewhere(self, base: str, model: str) -> list[str]:
+        """Those of them that this model has no case of its own for, with the same place and fix."""
+        others, cases = self.others(base, model), self.cases()
+        ours = {_wish(case) for case in cases if case.id not in others}
+        newest = {_wish(case): case.id for case in cases if case.id in others}
+        return [id_ for wish, id_ in newest.items() if wish not in ours]
 
     def taken(self, ids: Iterable[str], base: str, model: str) -> list[str]:
         """Some cases as this model's, each once: of one that another has learnt a copy, pending.
@@ -324,15 +327,15 @@ class Store:
         So what becomes of it here leaves what the other model has as it is. The copy that there is from an
         earlier time is taken again.
         """
-        ids, asked = list(dict.fromkeys(ids)), {"base": base, "model": model}
-        others = f"SELECT id FROM cases WHERE id IN (SELECT value FROM json_each(:ids)) AND {_ELSEWHERE}"
-        with self._reading():  # and only read, as nearly always nothing is another's
-            found = self._db.execute(others, {**asked, "ids": json.dumps(ids)}).fetchall()
-        if not found:
+        ids = list(dict.fromkeys(ids))
+        others = self.others(base, model).intersection(ids)
+        if not others:  # as nearly always: nothing is written
             return ids
         with self._writing():
+            ours = {_wish(case): case.id for case in self.cases() if case.id not in self.others(base, model)}
             copies = {
-                case.id: self._twin(case, asked) for case in self.known(row["id"] for row in found).values()
+                case.id: ours.get(_wish(case)) or self._insert(_copy(case, model))
+                for case in self.known(others).values()
             }
         return list(dict.fromkeys(copies.get(id_, id_) for id_ in ids))
 
@@ -743,24 +746,12 @@ class Store:
 
     # -- inside ----------------------------------------------------------------------------------
 
-    def _insert(self, case: Case) -> Case:
+    def _insert(self, case: Case) -> str:
         self._db.execute(
             f"INSERT INTO cases VALUES ({','.join('?' * 16)})",
             [getattr(case, name) for name in Case.__slots__],
         )
-        return case
-
-    def _twin(self, case: Case, here: Mapping[str, str]) -> str:
-        """This model's case of the same place and fix as one of another; made where there is none."""
-        row = self._db.execute(
-            "SELECT id FROM cases WHERE prefix = :prefix AND suffix = :suffix AND expected = :expected "
-            f"AND NOT ({_ELSEWHERE}) ORDER BY rowid DESC",
-            {"prefix": case.prefix, "suffix": case.suffix, "expected": case.expected, **here},
-        ).fetchone()
-        if row:
-            return str(row["id"])
-        copy = replace(case, id=_new_id("c"), status="pending", model=here["model"], patch=None, reason=None)
-        return self._insert(replace(copy, created=time.time())).id
+        return case.id
 
     def _follow(self) -> None:
         """Open what was put in the store's place meanwhile: written to the old file, cases would be lost."""
@@ -918,6 +909,17 @@ def _is_patch(row: Mapping[str, Any]) -> bool:
 
 def _new_id(kind: str) -> str:
     return f"{kind}{secrets.token_hex(5)}"
+
+
+def _wish(case: Case) -> tuple[str, str, str]:
+    """What is wanted, wherever it was flagged and whoever has learnt it."""
+    return case.prefix, case.suffix, case.expected
+
+
+def _copy(case: Case, model: str) -> Case:
+    """The same case, flagged in another model now."""
+    copy = replace(case, id=_new_id("c"), model=model, created=time.time())
+    return replace(copy, status="pending", patch=None, reason=None)
 
 
 def _case(row: sqlite3.Row) -> Case:

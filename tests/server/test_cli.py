@@ -231,9 +231,10 @@ def test_what_one_model_has_learnt_is_taught_to_another_and_each_keeps_its_own(
     assert [line["id"] for line in run("repair", "--cases", file, "--model", "other", "--json").lines] == [
         second["id"]
     ]
-    listed = run("patches").out
-    assert "qwen2.5" in listed
-    assert "other" in listed
+    for command in ("patches", "cases"):
+        listed = run(command).out
+        assert "qwen2.5" in listed
+        assert "other" in listed
     assert len({patch["base"] for patch in run("patches", "--json").json}) == 2
 
     assert run("revert", second["id"]).status == 0

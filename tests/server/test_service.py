@@ -158,10 +158,12 @@ def test_where_nothing_is_pending_a_batch_teaches_what_another_model_has_learnt(
     store.activate(
         patch, base="another base", digest="d", revision="r", solved=[theirs], failed={}, verdict={}
     )
+    assert client.case(theirs)["learntBy"] == "qwen2.5-coder-0.5b", "the name it was flagged under"
     assert client.command("estimate")["cases"] == 1
     (ours,) = client.command("repairAll")["cases"]
     client.until_case(ours, "solved")
     assert ours != theirs
+    assert "learntBy" not in client.case(ours)
     assert client.case(ours)["patchId"] != patch == client.case(theirs)["patchId"]
     with pytest.raises(Refused, match="No case is pending"):
         client.command("repairAll")

@@ -3,9 +3,11 @@
 import * as vscode from "vscode";
 
 import type { Client } from "./client";
+import { words } from "./locale";
 import { type Log, message } from "./log";
 import type { Outcomes } from "./outcome";
 import type { CaseInfo } from "./protocol";
+import { standing, statusName } from "./viewModel";
 import type { Progress } from "./wire";
 
 interface Item extends vscode.QuickPickItem {
@@ -49,21 +51,20 @@ export class Batch {
       return {
         id: each.id,
         label: `${clipped(each.rejected)} $(arrow-right) ${clipped(each.expected)}`,
-        description: `${statusWord(each)} · ${where}${at}`,
+        description: `${statusName(standing(each), words())} · ${where}${at}`,
         ...(each.reason ? { detail: each.reason } : {}),
       };
     });
-    const pending = new Set(cases.filter(({ status }) => status === "pending").map(({ id }) => id));
+    const ids = (which: string) => cases.filter((each) => standing(each) === which).map(({ id }) => id);
+    const pending = ids("pending");
+    const due = new Set(pending.length ? pending : ids("elsewhere"));
     pick.title = vscode.l10n.t("Repair flagged completions");
     pick.placeholder = vscode.l10n.t("Cases to repair in one go");
     pick.canSelectMany = true;
     pick.matchOnDescription = true;
     pick.ignoreFocusOut = true;
-    pick.items = [
-      ...items.filter(({ id }) => pending.has(id)),
-      ...items.filter(({ id }) => !pending.has(id)),
-    ];
-    pick.selectedItems = pick.items.filter(({ id }) => pending.has(id));
+    pick.items = [...items.filter(({ id }) => due.has(id)), ...items.filter(({ id }) => !due.has(id))];
+    pick.selectedItems = pick.items.filter(({ id }) => due.has(id));
     let asked = 0;
     const estimate = async (chosen: readonly Item[]) => {
       const mine = ++asked;
@@ -179,17 +180,6 @@ export function duration(seconds: number): string {
   return seconds < 90
     ? vscode.l10n.t("{0} s", Math.max(1, Math.round(seconds)))
     : vscode.l10n.t("{0} min", Math.round(seconds / 60));
-}
-
-function statusWord({ status }: CaseInfo): string {
-  const words = {
-    pending: vscode.l10n.t("pending"),
-    repairing: vscode.l10n.t("repairing"),
-    solved: vscode.l10n.t("solved"),
-    failed: vscode.l10n.t("failed"),
-    reverted: vscode.l10n.t("reverted"),
-  };
-  return words[status];
 }
 
 function clipped(text: string): string {

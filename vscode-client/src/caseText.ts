@@ -1,7 +1,7 @@
 /** A case to read where its place cannot be shown: a page of Markdown, read as it is written. Knows no VS Code. */
 
 import type { CaseContext } from "./protocol";
-import { diffBlock, fenced, placeName, statusName } from "./viewModel";
+import { diffBlock, fenced, placeName, standing, statusName } from "./viewModel";
 import { instant, shown, type Words } from "./words";
 
 /** A case with the lines around its place, as far as they are known, and why it is shown like this. */
@@ -15,7 +15,7 @@ export function caseText(
   const told = [
     `# ${t("Case {0}", one.id)}`,
     why && `> ${shown(why)}`,
-    `${statusName(one.status, words)} · ${placeName(one, words)} · ${instant(one.createdAt, words)}`,
+    `${statusName(standing(one), words)} · ${placeName(one, words)} · ${instant(one.createdAt, words)}`,
     one.uri === null ? "" : `<${shown(one.uri).replace(/[<>\s]/g, encodeURIComponent)}>`,
     one.reason === null ? "" : shown(one.reason),
     `## ${t("Rejected and expected")}`,

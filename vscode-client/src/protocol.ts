@@ -100,7 +100,10 @@ export interface ListCasesParams {
   status?: CaseStatus;
 }
 
-/** A case; `createdAt` is ISO 8601 in UTC, `position` is where it was flagged in `uri`. */
+/**
+ * A case; `createdAt` is ISO 8601 in UTC, `position` is where it was flagged in `uri`. `learntBy` is the
+ * model that it is solved in, where that is another than the one in use.
+ */
 export interface CaseInfo {
   id: string;
   status: CaseStatus;
@@ -112,6 +115,7 @@ export interface CaseInfo {
   patchId: string | null;
   reason: string | null;
   createdAt: string;
+  learntBy?: string;
 }
 
 /** Forget a case. */

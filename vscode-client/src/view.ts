@@ -5,7 +5,7 @@ import * as vscode from "vscode";
 import { reasonOf, tellFailure } from "./failure";
 import { words } from "./locale";
 import { openPlace, registerCaseTexts } from "./place";
-import type { CaseInfo, CaseStatus, PatchInfo } from "./protocol";
+import type { CaseInfo, PatchInfo } from "./protocol";
 import { compareInReport } from "./report";
 import { confirmed, revertPatch } from "./revert";
 import type { Star } from "./star";
@@ -15,10 +15,12 @@ import {
   counted,
   patchRows,
   pending,
+  standing,
   type CaseRow,
   type GroupRow,
   type Look,
   type PatchRow,
+  type Standing,
 } from "./viewModel";
 
 const SETTLED_MILLISECONDS = 150;
@@ -65,8 +67,8 @@ export function registerViews(
       }
     });
   /** The cases that a command is for: those of the rows it was given, or else of the selected ones. */
-  const chosen = (given: unknown[], ...statuses: CaseStatus[]): CaseInfo[] =>
-    casesOf(given, caseView.selection).filter((each) => statuses.includes(each.status));
+  const chosen = (given: unknown[], ...statuses: Standing[]): CaseInfo[] =>
+    casesOf(given, caseView.selection).filter((each) => statuses.includes(standing(each)));
   const patchOf = async (given: unknown[], active: boolean): Promise<PatchInfo | undefined> => {
     const [row] = given as [PatchRow | undefined];
     const known = row?.kind === "patch" ? row.patch : undefined;
@@ -85,7 +87,7 @@ export function registerViews(
       if (one) await openPlace(one);
     }),
     command("case.retry", async (...given) => {
-      const ids = chosen(given, "pending", "failed", "reverted").map((each) => each.id);
+      const ids = chosen(given, "pending", "failed", "reverted", "elsewhere").map((each) => each.id);
       if (!ids.length)
         return nothing(vscode.l10n.t("Only a pending, failed or reverted case can be repaired."));
       await star.repairAll({ cases: ids, fromBase: false });
@@ -319,7 +321,9 @@ async function revertCase(star: Star, one: CaseInfo): Promise<void> {
 async function pickPatch(lists: Lists, active: boolean): Promise<PatchInfo | undefined> {
   await lists.refresh();
   if (lists.failure !== null) throw new Error(lists.failure);
-  const rows = patchRows(lists.patches, lists.cases, words()).filter((each) => each.patch.active || !active);
+  const rows = patchRows(lists.patches, lists.cases, words()).filter(
+    (each) => !active || each.context === "patch.active",
+  );
   if (!rows.length) {
     nothing(
       active

@@ -35,6 +35,9 @@ export interface PatchRow extends Look {
   patch: PatchInfo;
 }
 
+/** What a case is to the model in use: `elsewhere` is solved, but in another model. */
+export type Standing = CaseStatus | "elsewhere";
+
 interface Style {
   icon: string;
   colour?: string | undefined;
@@ -42,11 +45,12 @@ interface Style {
 }
 
 /** In the order of the tree: what needs the developer, or is on its way, stands first. */
-const STYLES: Record<CaseStatus, Style> = {
+const STYLES: Record<Standing, Style> = {
   repairing: { icon: "sync~spin", colour: "charts.blue", open: true },
   pending: { icon: "circle-outline", colour: "charts.yellow", open: true },
   failed: { icon: "error", colour: "charts.red", open: true },
   solved: { icon: "pass-filled", colour: "charts.green", open: true },
+  elsewhere: { icon: "circle-slash", open: false },
   reverted: { icon: "discard", open: false },
 };
 
@@ -56,8 +60,13 @@ const NAME_LETTERS = 60;
 const TOOLTIP_LINES = 20;
 const TOOLTIP_LETTERS = 200;
 
+/** What a case is to the model in use. */
+export function standing({ status, learntBy }: CaseInfo): Standing {
+  return learntBy === undefined ? status : "elsewhere";
+}
+
 /** The name of a status. */
-export function statusName(status: CaseStatus, { t }: Words): string {
+export function statusName(status: Standing, { t }: Words): string {
   switch (status) {
     case "pending":
       return t("Pending");
@@ -67,6 +76,8 @@ export function statusName(status: CaseStatus, { t }: Words): string {
       return t("Solved");
     case "failed":
       return t("Failed");
+    case "elsewhere":
+      return t("Solved in another model");
     case "reverted":
       return t("Reverted");
   }
@@ -74,9 +85,9 @@ export function statusName(status: CaseStatus, { t }: Words): string {
 
 /** The cases by status, newest first in each; a status that no case has is left out. */
 export function caseGroups(cases: readonly CaseInfo[], words: Words): GroupRow[] {
-  return (Object.keys(STYLES) as CaseStatus[]).flatMap((status) => {
+  return (Object.keys(STYLES) as Standing[]).flatMap((status) => {
     const rows = cases
-      .filter((each) => each.status === status)
+      .filter((each) => standing(each) === status)
       .sort((a, b) => b.createdAt.localeCompare(a.createdAt))
       .map((each) => caseRow(each, words));
     if (!rows.length) return [];
@@ -129,12 +140,14 @@ export function placeName(one: CaseInfo, { t }: Words): string {
 }
 
 function caseRow(one: CaseInfo, words: Words): CaseRow {
-  const { icon, colour } = STYLES[one.status];
+  const status = standing(one);
+  const { icon, colour } = STYLES[status];
   const label = caseName(one, words);
   const description = [
     one.uri === null ? "" : clipped(one.language, NAME_LETTERS),
     placeName(one, words),
     moment(one.createdAt, words),
+    clipped(one.learntBy ?? "", NAME_LETTERS),
     one.status === "failed" && one.reason ? clipped(one.reason, 80) : "",
   ]
     .filter(Boolean)
@@ -147,17 +160,22 @@ function caseRow(one: CaseInfo, words: Words): CaseRow {
     tooltip: caseTooltip(one, words),
     icon,
     colour,
-    context: `case.${one.status}${one.patchId === null ? "" : ".patched"}`,
-    spoken: `${statusName(one.status, words)}: ${label}, ${description}`,
+    context: `case.${status}${one.patchId === null ? "" : ".patched"}`,
+    spoken: `${statusName(status, words)}: ${label}, ${description}`,
     case: one,
   };
 }
 
 function caseTooltip(one: CaseInfo, words: Words): string {
-  const head = `**${statusName(one.status, words)}** · ${escapeMarkdown(placeName(one, words))}`;
+  const head = `**${statusName(standing(one), words)}** · ${escapeMarkdown(placeName(one, words))}`;
   return [
     `${head} · ${escapeMarkdown(instant(one.createdAt, words))}`,
     diffBlock(one.rejected, one.expected),
+    one.learntBy === undefined
+      ? ""
+      : escapeMarkdown(
+          words.t("Repair it to teach it to the model in use too; {0} keeps it.", shown(one.learntBy)),
+        ),
     one.reason === null ? "" : escapeMarkdown(shown(one.reason)),
     one.patchId === null ? "" : `${words.t("Patch")} ${escapeMarkdown(one.patchId)}`,
   ]
@@ -213,13 +231,13 @@ function patchRow(
   const named = patch.cases.flatMap((id) => known.get(id) ?? []);
   const [first] = named;
   const label = `${place} · ${first ? caseName(first, words) : t("Patch {0}", patch.id)}`;
-  const state = patch.active ? t("active") : t("not active");
+  const other = named.find((each) => each.patchId === patch.id)?.learntBy;
+  const state = !patch.active ? t("not active") : other ? t("active in {0}", shown(other)) : t("active");
   const verdict = readVerdict(patch.verdict);
-  const description = [patch.active ? "" : state, verdictLine(patch, verdict, words)]
-    .filter(Boolean)
-    .join(" · ");
+  const ours = patch.active && !other;
+  const description = [ours ? "" : state, verdictLine(patch, verdict, words)].filter(Boolean).join(" · ");
   const tooltip = [
-    `**${escapeMarkdown(t("Patch {0}", patch.id))}** · ${state} · ${escapeMarkdown(instant(patch.createdAt, words))}`,
+    `**${escapeMarkdown(t("Patch {0}", patch.id))}** · ${escapeMarkdown(state)} · ${escapeMarkdown(instant(patch.createdAt, words))}`,
     escapeMarkdown(verdictLine(patch, verdict, words)),
     named
       .slice(0, TOOLTIP_LINES)
@@ -232,9 +250,9 @@ function patchRow(
     label,
     description,
     tooltip: tooltip.filter(Boolean).join("\n\n"),
-    icon: patch.active ? "pass-filled" : "discard",
-    colour: patch.active ? "charts.green" : undefined,
-    context: `patch.${patch.active ? "active" : "inactive"}`,
+    icon: ours ? "pass-filled" : other ? STYLES.elsewhere.icon : "discard",
+    colour: ours ? "charts.green" : undefined,
+    context: `patch.${ours ? "active" : "inactive"}`,
     spoken: `${label}, ${state}, ${verdictLine(patch, verdict, words)}`,
     patch,
   };

@@ -63,6 +63,7 @@ def show(id_: str, as_json: bool) -> None:
         ("where", where),
         ("language", case.language),
         ("patch", case.patch or ""),
+        ("model", case.model),
         ("reason", case.reason or ""),
         ("note", case.note),
         ("flagged", case_info(case).created_at),
@@ -116,16 +117,16 @@ def undo(id_: str, as_json: bool) -> None:
 
 
 def _table(found: list[Case]) -> Table:
+    several = len({case.model for case in found if case.patch}) > 1
     table = Table()
-    for column in ("case", "status", "patch"):
-        table.add_column(column, no_wrap=True)
+    for column in ("case", "status", "patch", *["model"] * several):
+        table.add_column(column, no_wrap=column != "model")
     for column in ("rejected", "expected", "reason"):
         table.add_column(column, overflow="fold")
     for case in found:
         texts = (short(case.rejected), short(case.expected), case.reason or "")
-        table.add_row(
-            case.id, Text(case.status, _STYLES.get(case.status, "")), case.patch or "", *map(Text, texts)
-        )
+        status = Text(case.status, _STYLES.get(case.status, ""))
+        table.add_row(case.id, status, case.patch or "", *[Text(case.model)] * several, *map(Text, texts))
     return table
 
 
