@@ -148,7 +148,10 @@ class Patch:
 
     def save(self, path: Path) -> None:
         """Write the patch, all of it or nothing (synced, then renamed into place)."""
-        tensors = {f"{rows.layer}.{name}": each for rows in self.rows for name, each in rows.tensors.items()}
+        # A copy of each: layers of which all neurons move share one tensor, which safetensors does not take.
+        tensors = {
+            f"{rows.layer}.{name}": each.clone() for rows in self.rows for name, each in rows.tensors.items()
+        }
         about = {"format": _FORMAT, "base": self.base, "manifest": json.dumps(dict(self.manifest))}
         part = path.with_name(f".{path.name}.part")
         content = save(tensors, about)

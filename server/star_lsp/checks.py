@@ -206,8 +206,8 @@ def patches(asked: Asked) -> Iterator[Finding]:
             )
         else:
             sound += 1
-    if sound == len(active):
-        yield Finding("fine", f"{sound} active patches, each as it went live")
+    if sound or not active:
+        yield Finding("fine", f"{sound} active patch{'es' * (sound != 1)}, each as it went live")
 
 
 def _identity(path: Path) -> tuple[str, str] | None:

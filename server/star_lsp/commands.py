@@ -95,7 +95,8 @@ def commands(
         return protocol.DeleteCaseResult(True)
 
     async def list_patches(_raw: Any) -> list[protocol.PatchInfo]:
-        return [patch_info(patch) for patch in (await service.opened()).patches()]
+        patches, base = (await service.opened()).patches(), service.base
+        return [patch_info(patch, patch.active and base in ("", patch.base)) for patch in patches]
 
     async def show_patch(raw: Any) -> protocol.PatchReport:
         params = structure(protocol.ShowPatchParams, raw)
@@ -136,9 +137,9 @@ def commands(
 
 
 def _asked(store: Store, queue: Repairs | None, cases: list[str] | None) -> list[str]:
-    """Cases that are named, each once, or all that are due."""
+    """Cases that are named, each once, or all pending ones of the model in use."""
     if cases is None:
-        return queue.due() if queue else [case.id for case in store.cases("pending")]
+        return queue.pending() if queue else [case.id for case in store.cases("pending")]
     return list(dict.fromkeys(cases))
 
 

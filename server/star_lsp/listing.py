@@ -10,7 +10,7 @@ __all__ = ["case_info", "patch_info", "when"]
 
 
 def case_info(case: Case, others: Container[str] = ()) -> CaseInfo:
-    """A case as it is listed; ``others`` are those that another model has learnt than the one in use."""
+    """A case as it is listed; ``others`` are those of other models than the one in use."""
     return CaseInfo(
         case.id,
         case.status,
@@ -22,17 +22,18 @@ def case_info(case: Case, others: Container[str] = ()) -> CaseInfo:
         case.patch,
         case.reason,
         when(case.created),
-        case.model if case.id in others else None,
+        case.model,
+        case.id in others,
     )
 
 
-def patch_info(patch: Patch) -> PatchInfo:
-    """A patch as it is listed."""
+def patch_info(patch: Patch, active: bool | None = None) -> PatchInfo:
+    """A patch as it is listed; active in the history of its base, if nothing else is said."""
     return PatchInfo(
         patch.id,
         patch.base,
         list(patch.cases),
-        patch.active,
+        patch.active if active is None else active,
         patch.revision,
         when(patch.created),
         dict(patch.verdict),

@@ -4,7 +4,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import AsyncFileLock, FileLock, Timeout
@@ -21,7 +21,6 @@ __all__ = [
     "Repair",
     "alone",
     "carry_over",
-    "due",
     "make_job",
     "new_repair",
     "perform",
@@ -86,6 +85,14 @@ async def perform(
     Raises:
         StoreError: the store cannot be used.
     """
+
+    async def solve(
+        cases: Sequence[Case], active: Sequence[Patch], out: Path
+    ) -> tuple[jobs.Job, jobs.Report | jobs.Failed]:
+        asked = replace(repair, cases=tuple(case.id for case in cases))
+        job = make_job(store, asked, cases, active, settings, out, ask_before)
+        return job, await run(process, job, base, on_progress, cancelled)
+
     async with alone(store, cancelled) as our_turn:
         try:
             if our_turn:
@@ -98,8 +105,17 @@ async def perform(
                 on_progress(jobs.Progress(repair.id, "starting", 0))
                 active = store.active(base)
                 patch_id = store.new_patch_id()
-                job = make_job(store, repair, cases, active, settings, store.patch_path(patch_id), ask_before)
-                answer = await run(process, job, base, on_progress, cancelled)
+                out = store.patch_path(patch_id)
+                job, answer = await solve(cases, active, out)
+                if isinstance(answer, jobs.Report) and (vain := _in_vain(store, active, answer)):
+                    # Their places would lose the fix that they have: all again without them.
+                    told = [case for case in answer.cases if case.id in vain]
+                    out.unlink(missing_ok=True)
+                    answer = replace(answer, cases=(), digest=None, revision=None)
+                    if rest := [case for case in cases if case.id not in vain]:
+                        job, answer = await solve(rest, active, out)
+                    if isinstance(answer, jobs.Report):
+                        answer = replace(answer, cases=(*answer.cases, *told))
                 if isinstance(answer, jobs.Failed) and answer.cancelled:
                     return answer
                 if await patiently(_commit, store, base, repair, job, answer, active, patch_id):
@@ -107,7 +123,7 @@ async def perform(
                         on_live()
                     return answer
                 # Somebody reverted meanwhile: the patch leans on what is no longer there.
-                store.patch_path(patch_id).unlink(missing_ok=True)
+                out.unlink(missing_ok=True)
         finally:
             if our_turn:
                 await patiently(store.put_back, repair.cases, "pending")  # whatever came between
@@ -126,11 +142,6 @@ async def warm(store: Store, base: str, process: Process, settings: Settings) ->
 def new_repair(cases: Sequence[str], *, from_base: bool) -> Repair:
     """A repair of some cases, each once."""
     return Repair(f"r{secrets.token_hex(5)}", tuple(dict.fromkeys(cases)), from_base)
-
-
-def due(store: Store, base: str, model: str) -> list[str]:
-    """The pending cases; where there is none, those that other models have learnt and this one has not."""
-    return [case.id for case in store.cases("pending")] or store.elsewhere(base, model)
 
 
 def resume(store: Store) -> list[str]:
@@ -312,6 +323,14 @@ def make_job(
 
 def _teach(case: Case) -> jobs.Teach:
     return jobs.Teach(case.id, case.prefix, case.suffix, case.expected)
+
+
+def _in_vain(store: Store, active: Sequence[Patch], report: jobs.Report) -> set[str]:
+    """The cases that were not solved, in whose places the history has another fix, left out for theirs."""
+    taught = {case.id for case in report.cases}
+    kept = {(case.prefix, case.suffix) for case in store.solved_by(active) if case.id not in taught}
+    unsolved = store.known(case.id for case in report.cases if not case.solved)
+    return {case.id for case in unsolved.values() if (case.prefix, case.suffix) in kept}
 
 
 def _commit(

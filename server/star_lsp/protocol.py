@@ -150,7 +150,7 @@ class FlagResult:
 
 @attrs.frozen
 class RepairAllParams:
-    """Repair these cases, or all that are due, in one go: pending, or else what other models alone know."""
+    """Repair these cases, or all pending ones, in one go; one of another model as one of this model's own."""
 
     cases: list[str] | None = None
     from_base: bool = True
@@ -208,7 +208,7 @@ class ListCasesParams:
 class CaseInfo:
     """A case; ``created_at`` is ISO 8601 in UTC, ``position`` is where it was flagged in ``uri``.
 
-    ``learnt_by`` is the model that it is solved in, where that is another than the one in use.
+    ``elsewhere`` says that it is the case of another ``model`` than the one in use.
     """
 
     id: str
@@ -221,7 +221,8 @@ class CaseInfo:
     patch_id: str | None
     reason: str | None
     created_at: str
-    learnt_by: str | None = None
+    model: str
+    elsewhere: bool = False
 
 
 @attrs.frozen
@@ -254,7 +255,10 @@ class UnflagResult:
 
 @attrs.frozen
 class PatchInfo:
-    """A patch of ``base``; ``revision`` is the one it led to, ``verdict`` what the gate found."""
+    """A patch of ``base``; ``revision`` is the one it led to, ``verdict`` what the gate found.
+
+    In a list of the server's it is active when it is in the history of the model in use.
+    """
 
     id: str
     base: str
@@ -365,7 +369,7 @@ class RevertResult:
 
 @attrs.frozen
 class EstimateParams:
-    """How long would a repair of these cases take, or of all that are due, as one system?"""
+    """How long would a repair of these cases take, or of all pending ones, as one system?"""
 
     cases: list[str] | None = None
 

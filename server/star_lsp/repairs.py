@@ -11,7 +11,7 @@ from star_lsp.compares import compare, comparing
 from star_lsp.errors import ServerError, StoreError
 from star_lsp.installed import folder_name
 from star_lsp.patience import patiently
-from star_lsp.perform import Repair, due, new_repair, perform, resume, summary, warm
+from star_lsp.perform import Repair, new_repair, perform, resume, summary, warm
 from star_lsp.process import Process
 from star_lsp.protocol import Changed, Compared
 from star_lsp.reverts import check, checking, take_back
@@ -92,13 +92,14 @@ class Repairs:
         """The active patches for the model that is in use."""
         return self._store.active(self._base)
 
-    def due(self) -> list[str]:
-        """The cases that are to be repaired when nobody names any."""
-        return due(self._store, self._base, self._model)
-
     def others(self) -> set[str]:
-        """The solved cases that another model has learnt, and not this one."""
+        """The cases of other models than the one in use."""
         return self._store.others(self._base, self._model)
+
+    def pending(self) -> list[str]:
+        """The pending cases of the model in use."""
+        others = self.others()
+        return [case.id for case in self._store.cases("pending") if case.id not in others]
 
     @property
     def _model(self) -> str:
@@ -117,8 +118,8 @@ class Repairs:
     def ask(self, cases: Sequence[str], *, from_base: bool) -> Repair:
         """Queue a repair of some cases; one that waits for nothing but these places is dropped.
 
-        So a place that is flagged again and again is repaired once, with the last fix. What another model
-        has learnt is repaired as a case of this one's own.
+        So a place that is flagged again and again is repaired once, with the last fix. A case of another
+        model is repaired as one of this model's own.
 
         Raises:
             NotFound: a case does not exist.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from star_lsp import jobs
-from star_lsp.errors import NotFound
+from star_lsp.errors import NotFound, StoreError
 from star_lsp.patience import patiently
 from star_lsp.perform import Repair, alone, make_job, new_repair, run
 from star_lsp.process import Process
@@ -56,12 +56,21 @@ def take_back(
 
     Raises:
         NotFound: no active patch is meant.
+        StoreError: one of another model is.
     """
-    meant = [each for each in active if patch in (None, each.id) and (case is None or case in each.cases)]
-    if not meant:
-        raise NotFound(
-            f"No active patch is or covers {case or patch}; `star-lsp patches` lists those there are."
+
+    def is_meant(each: Patch) -> bool:
+        return patch in (None, each.id) and (case is None or case in each.cases)
+
+    name = patch if case is None else case
+    meant = [each for each in active if is_meant(each)]
+    if not meant and any(map(is_meant, store.active())):
+        raise StoreError(
+            f"{name} is of another model than the one in use; take it back on the command line "
+            f"(star-lsp revert {name})."
         )
+    if not meant:
+        raise NotFound(f"No active patch is or covers {name}; `star-lsp patches` lists those there are.")
     base = meant[-1].base
     gone = tuple(each.id for each in meant if each.base == base)
     ids = dict.fromkeys(id_ for each in meant if each.id in gone for id_ in each.cases)

@@ -136,6 +136,11 @@ class Service:
         return self._repairs
 
     @property
+    def base(self) -> str:
+        """The base of the model in use; nothing while it is not known."""
+        return self._base
+
+    @property
     def models(self) -> Path:
         """Where models are kept."""
         return self._places.models
@@ -340,8 +345,8 @@ class Service:
 
     def _repair_pending(self) -> None:
         if self._repairs and not self._repairs.queued:
-            for case in self.store.cases("pending"):  # each by itself: one that fails holds up no other
-                self._repairs.ask([case.id], from_base=False)
+            for case in self._repairs.pending():  # each by itself: one that fails holds up no other
+                self._repairs.ask([case], from_base=False)
 
     # -- the history -----------------------------------------------------------------------------------
 

@@ -65,11 +65,6 @@ INSERT OR REPLACE INTO unchecked SELECT id, base FROM patches AS gone WHERE id =
     OR EXISTS (SELECT 1 FROM cases WHERE status = 'solved' AND patch IS NULL)
 )
 """
-#: What another model has learnt: by a patch for its base or, by none, as it wrote that by itself.
-_ELSEWHERE = """
-status = 'solved' AND CASE WHEN patch IS NULL THEN model != :model
-ELSE patch NOT IN (SELECT id FROM patches WHERE base = :base) END
-"""
 _AGAIN_SECONDS = 0.1
 #: Patches that were reverted or replaced, and are kept to be looked at: 100 MB of the default model's.
 _LEFT_KEPT = 100
@@ -264,8 +259,8 @@ class Store:
         with self._writing():
             self._db.execute(
                 "UPDATE cases SET status = 'reverted', reason = ? "
-                "WHERE prefix = ? AND suffix = ? AND status = 'pending'",
-                [_FLAGGED_AGAIN, prefix, suffix],
+                "WHERE prefix = ? AND suffix = ? AND status = 'pending' AND model = ?",
+                [_FLAGGED_AGAIN, prefix, suffix, model],
             )
             self._insert(case)
         return case
@@ -307,35 +302,35 @@ class Store:
         return _case(row)
 
     def others(self, base: str, model: str) -> set[str]:
-        """The solved cases that another model has learnt, and not this one."""
+        """The cases that are not of this model but of another: solved by a patch of its, or flagged in it."""
         with self._reading():
             rows = self._db.execute(
-                f"SELECT id FROM cases WHERE {_ELSEWHERE}", {"base": base, "model": model}
+                "SELECT cases.id, model, base FROM cases LEFT JOIN patches ON patches.id = patch"
             )
-            return {row["id"] for row in rows}
+            return {row["id"] for row in rows if not _is_ours(row, base, model)}
 
-    def elsewhere(self, base: str, model: str) -> list[str]:
-        """Those of them that this model has no case of its own for, with the same place and fix."""
+    def untaught(self, base: str, model: str) -> list[str]:
+        """Cases of other models, the newest of each place, where this model has none of its own."""
         others, cases = self.others(base, model), self.cases()
-        ours = {_wish(case) for case in cases if case.id not in others}
-        newest = {_wish(case): case.id for case in cases if case.id in others}
-        return [id_ for wish, id_ in newest.items() if wish not in ours]
+        ours = {(case.prefix, case.suffix) for case in cases if case.id not in others}
+        wanted = [case for case in cases if case.id in others and case.status != "reverted"]
+        newest = {(case.prefix, case.suffix): case.id for case in wanted}
+        return [id_ for place, id_ in newest.items() if place not in ours]
 
     def taken(self, ids: Iterable[str], base: str, model: str) -> list[str]:
-        """Some cases as this model's, each once: of one that another has learnt a copy, pending.
+        """Some cases as this model's, each once: of another's a copy, pending, or the copy that there is.
 
-        So what becomes of it here leaves what the other model has as it is. The copy that there is from an
-        earlier time is taken again.
+        So what becomes of it here leaves what the other model has as it is.
         """
         ids = list(dict.fromkeys(ids))
-        others = self.others(base, model).intersection(ids)
-        if not others:  # as nearly always: nothing is written
+        if not self.others(base, model).intersection(ids):  # as nearly always: nothing is written
             return ids
         with self._writing():
-            ours = {_wish(case): case.id for case in self.cases() if case.id not in self.others(base, model)}
+            others = self.others(base, model)
+            ours = {_wish(case): case.id for case in self.cases() if case.id not in others}
             copies = {
                 case.id: ours.get(_wish(case)) or self._insert(_copy(case, model))
-                for case in self.known(others).values()
+                for case in self.known(others.intersection(ids)).values()
             }
         return list(dict.fromkeys(copies.get(id_, id_) for id_ in ids))
 
@@ -909,6 +904,11 @@ def _is_patch(row: Mapping[str, Any]) -> bool:
 
 def _new_id(kind: str) -> str:
     return f"{kind}{secrets.token_hex(5)}"
+
+
+def _is_ours(row: sqlite3.Row, base: str, model: str) -> bool:
+    """Whether a case is this model's: solved by a patch for its base or, by none, flagged in it."""
+    return row["base"] == base if row["base"] else row["model"] in ("", model)
 
 
 def _wish(case: Case) -> tuple[str, str, str]:

@@ -57,12 +57,13 @@ for line in sys.stdin:
         if act in ("slow", "late"):
             time.sleep(0.4)
         say(kind="progress", job=job["id"], phase="at work", percent=50)
-        right = act != "unsolved"
-        reason = None if right else "Too hard."
+        wrong = {{"unsolved": len(job["teach"]), "all but the first": 1}}.get(act, 0)
         solved = [
-            {{"id": teach["id"], "solved": right, "after": "x", "reason": reason}} for teach in job["teach"]
+            {{"id": teach["id"], "solved": at >= wrong, "after": "x",
+              "reason": None if at >= wrong else "Too hard."}}
+            for at, teach in enumerate(job["teach"])
         ]
-        live = act in ("solve", "late") and not job["check"] and job["compare"] is None
+        live = act in ("solve", "late", "all but the first") and not job["check"] and job["compare"] is None
         if live and job["out"]:
             with open(job["out"], "wb") as file:
                 file.write(rows)

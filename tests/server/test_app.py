@@ -308,6 +308,7 @@ def test_a_flag_is_stored_and_answered_at_once(session: Session, manual: Client)
         "patchId": None,
         "reason": None,
         "createdAt": case["createdAt"],
+        "model": "qwen2.5-coder-0.5b",
     }
     assert manual.command("listCases", status="pending") == [case]
     assert manual.command("listCases", status="solved") == []

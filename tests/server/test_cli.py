@@ -216,30 +216,31 @@ def test_what_one_model_has_learnt_is_taught_to_another_and_each_keeps_its_own(
     file = written(tmp_path / "cases.jsonl", {"prefix": "ab = ", "suffix": "\n", "expected": "two"})
     (first,) = run("repair", "--cases", file, "--json").lines
     told = run("status", "--json", "--model", "other").json
-    assert (told["cases"]["solved"], told["solvedElsewhere"]) == (1, 1)
-    assert "1 of them known to other models alone" in run("status", "--model", "other").out
-    assert run("status", "--json").json["solvedElsewhere"] == 0
+    assert (told["cases"]["solved"], told["casesOfOtherModels"], told["untaught"]) == (0, 1, 1)
+    hint = "1 of other models, 1 of them not taught to this one (star-lsp repair --model other --all)"
+    assert hint in run("status", "--model", "other").out
+    told = run("status", "--json").json
+    assert (told["cases"]["solved"], told["casesOfOtherModels"], told["untaught"]) == (1, 0, 0)
 
-    # By no name, as nothing is pending; a second time there is nothing to do.
-    taught = run("repair", "--model", "other", "--json")
+    # When it is asked for, and once.
+    assert "star-lsp repair --model other --all teaches them" in run("repair", "--model", "other").out
+    taught = run("repair", "--model", "other", "--all", "--json")
     (second,) = taught.lines
     assert (taught.status, second["solved"], second["before"]) == (0, True, "one"), taught.err
     assert first["id"] != second["id"]
     assert first["patchId"] != second["patchId"]
-    assert run("repair", "--model", "other", "--json") == Ran(0, "", "")
-    # From the same file it is the same case again.
-    assert [line["id"] for line in run("repair", "--cases", file, "--model", "other", "--json").lines] == [
-        second["id"]
-    ]
+    assert run("repair", "--model", "other", "--all", "--json") == Ran(0, "", "")
     for command in ("patches", "cases"):
-        listed = run(command).out
-        assert "qwen2.5" in listed
-        assert "other" in listed
+        listed = [line.strip() for line in run(command).out.splitlines()]
+        assert listed.index("qwen2.5-coder-0.5b") < listed.index("other"), "a list for each model"
     assert len({patch["base"] for patch in run("patches", "--json").json}) == 2
+    assert [case["model"] for case in run("cases", "--json").json] == ["qwen2.5-coder-0.5b", "other"]
 
-    assert run("revert", second["id"]).status == 0
+    # What one of them has to learn again is nothing to the other.
+    store.set_status([second["id"]], "pending")
+    assert run("repair", "--all", "--json") == Ran(0, "", "")
+    assert run("revert", second["id"], "--json").status == 0
     assert store.case(first["id"]).patch == first["patchId"]
-    assert store.case(second["id"]).status == "reverted"
 
 
 def test_a_dry_run_tells_what_is_solved_and_what_is_not_and_keeps_nothing(

@@ -66,7 +66,7 @@ def test_a_sound_installation_is_said_to_be_so(run: Run, data: Path) -> None:
     assert wrong(run) == wrong(run, "--deep") == []
     told = run("doctor").out
     assert "✓ The store is sound" in told
-    assert "✓ 1 active patches, each as it went live" in told
+    assert "✓ 1 active patch, each as it went live" in told
     assert {each["check"] for each in run("doctor", "--json").json["findings"]} >= {
         check.__name__ for check in CHECKS if check is not checks.server
     }

@@ -325,6 +325,32 @@ def test_a_batch_repair_teaches_and_holds_all_from_the_base(stage: Stage) -> Non
     played(stage, play)
 
 
+def test_a_new_fix_that_cannot_be_taught_leaves_the_old_one_of_its_place(stage: Stage) -> None:
+    async def play() -> None:
+        old, other = stage.case("x"), stage.case("y")
+        await stage.perform(old, other)
+        (before,) = stage.store.active("b")
+        new, third = stage.case("x", "3"), stage.case("z")
+        report = await stage.perform(new, third, from_base=True)
+        assert isinstance(report, jobs.Report)
+        taught = [[each["id"] for each in job["teach"]] for job in stage.heard[1:]]
+        assert taught == [[new.id, third.id, other.id], [third.id, old.id, other.id]]
+        assert stage.status(new, third) == [("failed", "Too hard."), ("solved", None)]
+        assert stage.status(old, other) == [("solved", None), ("solved", None)]
+        (patch,) = stage.store.active("b")
+        assert set(patch.cases) == {old.id, other.id, third.id}
+        # Alone, it changes nothing at all.
+        newest = stage.case("x", "4")
+        await stage.perform(newest, from_base=True)
+        assert stage.status(newest, old) == [("failed", "Too hard."), ("solved", None)]
+        assert stage.store.active("b") == [patch]
+        assert patch.id != before.id
+        assert [path.stem for path in stage.store.patches_folder.iterdir()].count(patch.id) == 1
+
+    stage.script("solve", "all but the first", "solve", "all but the first")
+    played(stage, play)
+
+
 def test_of_two_fixes_for_one_place_only_the_newer_one_counts(stage: Stage) -> None:
     async def play() -> None:
         old, other = stage.case("x"), stage.case("y")

@@ -115,7 +115,9 @@ def test_every_message_class_is_among_the_messages() -> None:
         (RepairAllParams(), {}),
         (RepairAllParams(cases=["k1"], from_base=False), {"cases": ["k1"], "fromBase": False}),
         (
-            CaseInfo("k1", "solved", "go", None, None, "a", "b", "p1", None, "2026-01-01T00:00:00Z"),
+            CaseInfo(
+                "k1", "solved", "go", None, None, "a", "b", "p1", None, "2026-01-01T00:00:00Z", "m", True
+            ),
             {
                 "id": "k1",
                 "status": "solved",
@@ -127,6 +129,8 @@ def test_every_message_class_is_among_the_messages() -> None:
                 "patchId": "p1",
                 "reason": None,
                 "createdAt": "2026-01-01T00:00:00Z",
+                "model": "m",
+                "elsewhere": True,
             },
         ),
         (

@@ -150,23 +150,34 @@ def test_a_batch_takes_the_place_of_what_waits_for_the_same_cases(session: Sessi
     assert len(actor.heard(session.model)) == 2
 
 
-def test_where_nothing_is_pending_a_batch_teaches_what_another_model_has_learnt(session: Session) -> None:
-    client = start(session, "manual")
-    theirs = flag(client)
+def test_a_case_of_another_model_is_left_alone_until_it_is_named_and_then_taught_as_one_of_ours(
+    session: Session,
+) -> None:
     store = Store(session.data)
+    place = {"prefix": "def second(y):\n    total = ", "suffix": "\n", "rejected": "x", "expected": "max(y)"}
+    pending, theirs = store.add_case(**place, model="b"), store.add_case(**place, model="a")
     patch = store.new_patch_id()
-    store.activate(
-        patch, base="another base", digest="d", revision="r", solved=[theirs], failed={}, verdict={}
-    )
-    assert client.case(theirs)["learntBy"] == "qwen2.5-coder-0.5b", "the name it was flagged under"
-    assert client.command("estimate")["cases"] == 1
-    (ours,) = client.command("repairAll")["cases"]
-    client.until_case(ours, "solved")
-    assert ours != theirs
-    assert "learntBy" not in client.case(ours)
-    assert client.case(ours)["patchId"] != patch == client.case(theirs)["patchId"]
+    about: dict[str, Any] = {"digest": "d", "revision": "r", "failed": {}, "verdict": {}}
+    store.activate(patch, base="base a", solved=[theirs.id], **about)
+    client = start(session)
+    time.sleep(0.6)
     with pytest.raises(Refused, match="No case is pending"):
         client.command("repairAll")
+    found = [client.case(case.id) for case in (pending, theirs)]
+    assert [case["status"] for case in found] == ["pending", "solved"]
+    assert [(case["model"], case["elsewhere"]) for case in found] == [("b", True), ("a", True)]
+    (listed,) = client.command("listPatches")
+    assert (listed["active"], listed["base"]) == (False, "base a"), "not in the history of this model"
+    for command, of in (("revert", {"patchId": patch}), ("revert", {"caseId": theirs.id})):
+        with pytest.raises(Refused, match="is of another model than the one in use"):
+            client.command(command, **of)
+
+    assert client.command("estimate", cases=[theirs.id])["cases"] == 1
+    (ours,) = client.command("repairAll", cases=[theirs.id])["cases"]
+    client.until_case(ours, "solved")
+    assert "elsewhere" not in client.case(ours)
+    assert client.case(ours)["patchId"] != patch == client.case(theirs.id)["patchId"]
+    assert client.case(pending.id)["status"] == "pending"
 
 
 def test_ten_rapid_flags_are_ten_repairs(session: Session) -> None:

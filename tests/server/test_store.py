@@ -395,22 +395,26 @@ def test_a_repair_begins_with_the_cases_that_are_still_there(store: Store) -> No
     assert store.case(case.id).status == "repairing"
 
 
-def test_a_case_that_another_model_has_learnt_is_taken_as_a_copy_and_only_once(store: Store) -> None:
-    theirs, by_itself, ours = (add(store, name, model="old", note="n") for name in "xyz")
+def test_a_case_of_another_model_is_taken_as_a_copy_and_only_once(store: Store) -> None:
+    theirs, by_itself, failed, ours = (add(store, name, model="old", note="n") for name in "wxyz")
     patch = activate(store, theirs, base="old base")
     store.set_status([by_itself.id], "solved")
-    activate(store, ours, base="new base")
-    assert store.elsewhere("old base", "old") == [ours.id]
-    assert store.elsewhere("new base", "new") == [theirs.id, by_itself.id]
-    ids = [theirs.id, ours.id, by_itself.id, theirs.id]
+    store.set_status([failed.id], "failed", "why")
+    activate(store, ours, base="new base")  # whatever it was flagged in
+    assert store.others("old base", "old") == {ours.id}
+    assert store.others("new base", "new") == {theirs.id, by_itself.id, failed.id}
+    assert store.untaught("old base", "old") == [ours.id]
+    assert store.untaught("new base", "new") == [theirs.id, by_itself.id, failed.id]
+    ids = [theirs.id, ours.id, by_itself.id, failed.id, theirs.id]
     copies = store.taken(ids, "new base", "new")
     assert copies[1] == ours.id
-    assert len({*copies, *ids}) == 5
-    for case, id_ in ((theirs, copies[0]), (by_itself, copies[2])):
+    assert len({*copies, *ids}) == 7
+    for case, id_ in zip((theirs, by_itself, failed), (copies[0], *copies[2:]), strict=True):
         copy = store.case(id_)
-        assert (copy.status, copy.patch, copy.model, copy.note) == ("pending", None, "new", "n")
+        assert (copy.status, copy.patch, copy.reason) == ("pending", None, None)
+        assert (copy.model, copy.note) == ("new", "n")
         assert (copy.prefix, copy.suffix, copy.expected) == (case.prefix, case.suffix, case.expected)
-    assert store.elsewhere("new base", "new") == []
+    assert store.untaught("new base", "new") == []
     assert store.taken(ids, "new base", "new") == copies
     before = store.cases()
     store.set_status(copies, "failed")
@@ -421,18 +425,24 @@ def test_a_case_that_another_model_has_learnt_is_taken_as_a_copy_and_only_once(s
     store.deactivate([taught], [copies[0]])
     assert (store.case(theirs.id).status, store.case(theirs.id).patch) == ("solved", patch)
     assert store.solved_by(store.active("old base")) == [store.case(theirs.id)]
-    assert store.elsewhere("new base", "new") == [], "what was reverted here is not wanted here"
-    # And so the other way around.
-    assert set(store.taken([theirs.id, by_itself.id], "old base", "old")) == {theirs.id, by_itself.id}
+    assert store.untaught("new base", "new") == [], "what was reverted here is not wanted here"
 
 
-def test_a_case_of_no_model_that_has_learnt_it_is_taken_as_it_is(store: Store) -> None:
-    pending, failed, reverted = (add(store, name, model="old") for name in "xyz")
-    store.set_status([failed.id], "failed")
-    store.deactivate([activate(store, reverted)], [reverted.id])
-    ids = [pending.id, failed.id, reverted.id]
-    assert store.taken(ids, "new base", "new") == ids
-    assert store.elsewhere("new base", "new") == []
+def test_of_other_models_only_what_is_wanted_there_and_not_otherwise_here_is_untaught(store: Store) -> None:
+    old = add(store, "x", model="old", expected="1")
+    reverted = add(store, "y", model="old")
+    store.set_status([reverted.id], "reverted")
+    activate(store, old, base="old base")
+    assert store.untaught("new base", "new") == [old.id]
+    newer = add(store, "x", model="third", expected="2")
+    assert store.untaught("new base", "new") == [newer.id], "the last fix of a place"
+    activate(store, add(store, "x", model="new", expected="3"), base="new base")
+    assert store.untaught("new base", "new") == [], "it has a fix of its own there"
+
+
+def test_a_place_flagged_again_in_one_model_is_still_pending_in_another(store: Store) -> None:
+    old, new = add(store, "x", model="old"), add(store, "x", model="new", expected="2")
+    assert [store.case(case.id).status for case in (old, new)] == ["pending", "pending"]
 
 
 def test_the_end_of_a_repair_touches_no_case_that_was_not_being_repaired(store: Store) -> None:

@@ -293,6 +293,16 @@ def test_saved_loaded_and_installed_it_gives_the_same_logits(model: CodeModel, t
     assert loaded.digest == patch.digest
 
 
+def test_layers_that_move_the_same_neurons_are_saved_as_any_others(one: CodeModel, tmp_path: Path) -> None:
+    every = torch.arange(one.neurons)
+    delta = torch.ones(one.neurons, one.width)
+    patch = Patch(one.fingerprint, tuple(Rows(layer, every, layer * delta) for layer in (0, 1)))
+    patch.save(tmp_path / "a.safetensors")
+    loaded = load(tmp_path / "a.safetensors", one)
+    assert loaded.digest == patch.digest
+    assert [rows.tensors["delta"].mean() for rows in loaded.rows] == [0, 1]
+
+
 def test_reading_a_patch_again_and_again_leaves_nothing_behind(one: CodeModel, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     _patch(one, 1).save(path)

@@ -62,7 +62,7 @@ export interface FlagResult {
   masked?: string[];
 }
 
-/** Repair these cases, or all that are due, in one go: pending, or else what other models alone know. */
+/** Repair these cases, or all pending ones, in one go; one of another model as one of this model's own. */
 export interface RepairAllParams {
   cases?: string[];
   fromBase?: boolean;
@@ -101,8 +101,8 @@ export interface ListCasesParams {
 }
 
 /**
- * A case; `createdAt` is ISO 8601 in UTC, `position` is where it was flagged in `uri`. `learntBy` is the
- * model that it is solved in, where that is another than the one in use.
+ * A case; `createdAt` is ISO 8601 in UTC, `position` is where it was flagged in `uri`. `elsewhere` says that it
+ * is the case of another `model` than the one in use.
  */
 export interface CaseInfo {
   id: string;
@@ -115,7 +115,8 @@ export interface CaseInfo {
   patchId: string | null;
   reason: string | null;
   createdAt: string;
-  learntBy?: string;
+  model: string;
+  elsewhere?: boolean;
 }
 
 /** Forget a case. */
@@ -138,7 +139,10 @@ export interface UnflagResult {
   was: CaseStatus;
 }
 
-/** A patch of `base`; `revision` is the one it led to, `verdict` what the gate found. */
+/**
+ * A patch of `base`; `revision` is the one it led to, `verdict` what the gate found. In a list of the server's
+ * it is active when it is in the history of the model in use.
+ */
 export interface PatchInfo {
   id: string;
   base: string;
@@ -224,7 +228,7 @@ export interface RevertResult {
   revision: string;
 }
 
-/** How long would a repair of these cases take, or of all that are due, as one system? */
+/** How long would a repair of these cases take, or of all pending ones, as one system? */
 export interface EstimateParams {
   cases?: string[];
 }

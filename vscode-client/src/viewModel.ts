@@ -35,7 +35,7 @@ export interface PatchRow extends Look {
   patch: PatchInfo;
 }
 
-/** What a case is to the model in use: `elsewhere` is solved, but in another model. */
+/** What a case is to the model in use: one of another model, unless it was reverted, is `elsewhere`. */
 export type Standing = CaseStatus | "elsewhere";
 
 interface Style {
@@ -61,8 +61,8 @@ const TOOLTIP_LINES = 20;
 const TOOLTIP_LETTERS = 200;
 
 /** What a case is to the model in use. */
-export function standing({ status, learntBy }: CaseInfo): Standing {
-  return learntBy === undefined ? status : "elsewhere";
+export function standing({ status, elsewhere }: CaseInfo): Standing {
+  return elsewhere && status !== "reverted" ? "elsewhere" : status;
 }
 
 /** The name of a status. */
@@ -77,7 +77,7 @@ export function statusName(status: Standing, { t }: Words): string {
     case "failed":
       return t("Failed");
     case "elsewhere":
-      return t("Solved in another model");
+      return t("In another model");
     case "reverted":
       return t("Reverted");
   }
@@ -147,7 +147,7 @@ function caseRow(one: CaseInfo, words: Words): CaseRow {
     one.uri === null ? "" : clipped(one.language, NAME_LETTERS),
     placeName(one, words),
     moment(one.createdAt, words),
-    clipped(one.learntBy ?? "", NAME_LETTERS),
+    one.elsewhere ? clipped(one.model, NAME_LETTERS) : "",
     one.status === "failed" && one.reason ? clipped(one.reason, 80) : "",
   ]
     .filter(Boolean)
@@ -171,11 +171,11 @@ function caseTooltip(one: CaseInfo, words: Words): string {
   return [
     `${head} · ${escapeMarkdown(instant(one.createdAt, words))}`,
     diffBlock(one.rejected, one.expected),
-    one.learntBy === undefined
-      ? ""
-      : escapeMarkdown(
-          words.t("Repair it to teach it to the model in use too; {0} keeps it.", shown(one.learntBy)),
-        ),
+    one.elsewhere
+      ? escapeMarkdown(
+          words.t("It is a case of {0}; repair it to teach it to the model in use too.", shown(one.model)),
+        )
+      : "",
     one.reason === null ? "" : escapeMarkdown(shown(one.reason)),
     one.patchId === null ? "" : `${words.t("Patch")} ${escapeMarkdown(one.patchId)}`,
   ]
@@ -231,11 +231,12 @@ function patchRow(
   const named = patch.cases.flatMap((id) => known.get(id) ?? []);
   const [first] = named;
   const label = `${place} · ${first ? caseName(first, words) : t("Patch {0}", patch.id)}`;
-  const other = named.find((each) => each.patchId === patch.id)?.learntBy;
-  const state = !patch.active ? t("not active") : other ? t("active in {0}", shown(other)) : t("active");
+  const other = named.find((each) => each.elsewhere && each.patchId === patch.id)?.model;
+  const state = patch.active ? t("active") : other ? t("active in {0}", shown(other)) : t("not active");
   const verdict = readVerdict(patch.verdict);
-  const ours = patch.active && !other;
-  const description = [ours ? "" : state, verdictLine(patch, verdict, words)].filter(Boolean).join(" · ");
+  const description = [patch.active ? "" : state, verdictLine(patch, verdict, words)]
+    .filter(Boolean)
+    .join(" · ");
   const tooltip = [
     `**${escapeMarkdown(t("Patch {0}", patch.id))}** · ${escapeMarkdown(state)} · ${escapeMarkdown(instant(patch.createdAt, words))}`,
     escapeMarkdown(verdictLine(patch, verdict, words)),
@@ -250,9 +251,9 @@ function patchRow(
     label,
     description,
     tooltip: tooltip.filter(Boolean).join("\n\n"),
-    icon: ours ? "pass-filled" : other ? STYLES.elsewhere.icon : "discard",
-    colour: ours ? "charts.green" : undefined,
-    context: `patch.${ours ? "active" : "inactive"}`,
+    icon: patch.active ? "pass-filled" : other ? STYLES.elsewhere.icon : "discard",
+    colour: patch.active ? "charts.green" : undefined,
+    context: `patch.${patch.active ? "active" : "inactive"}`,
     spoken: `${label}, ${state}, ${verdictLine(patch, verdict, words)}`,
     patch,
   };

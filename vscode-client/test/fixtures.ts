@@ -17,6 +17,7 @@ export function aCase(given: Partial<CaseInfo> = {}): CaseInfo {
     patchId: "p1",
     reason: null,
     createdAt: "2026-11-22T13:58:00Z",
+    model: "qwen2.5-coder-0.5b",
     ...given,
   };
 }

@@ -34,17 +34,19 @@ test("cases are grouped by status, what needs the developer first, newest first 
   assert.equal(new Set(groups.flatMap((each) => [each.id, ...each.cases.map((one) => one.id)])).size, 11);
 });
 
-test("what another model has learnt stands apart, can be repaired, and is not as if this one had it", () => {
-  const theirs = aCase({ id: "a", learntBy: "smollm2-135m" });
+test("a case of another model stands apart, can be repaired here, and is not as if this model had it", () => {
+  const theirs = aCase({ id: "a", model: "smollm2-135m", elsewhere: true });
   const [group, ...rest] = caseGroups([theirs], WORDS);
-  assert.deepEqual([group!.label, group!.context, rest], ["Solved in another model", "group.elsewhere", []]);
+  assert.deepEqual([group!.label, group!.context, rest], ["In another model", "group.elsewhere", []]);
   const [row] = group!.cases;
   assert.match(row!.description, / · smollm2-135m$/);
-  assert.match(row!.tooltip, /Repair it to teach it to the model in use too; smollm2\\-135m keeps it/);
+  assert.match(row!.tooltip, /It is a case of smollm2\\-135m; repair it to teach it to the model in use too/);
   assert.equal(row!.context, "case.elsewhere.patched");
-  const [patch] = patchRows([aPatch({ id: theirs.patchId!, cases: ["a"] })], [theirs], WORDS);
+  const [patch] = patchRows([aPatch({ id: theirs.patchId!, cases: ["a"], active: false })], [theirs], WORDS);
   assert.match(patch!.description, /^active in smollm2-135m · /);
   assert.equal(patch!.context, "patch.inactive");
+  const [reverted] = caseGroups([{ ...theirs, status: "reverted" }], WORDS);
+  assert.equal(reverted!.context, "group.reverted");
 });
 
 test("a case says what was wrong and right, where, and when", () => {

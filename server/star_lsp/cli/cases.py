@@ -7,7 +7,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from star_lsp.cli.state import IdGroup, as_json, case_ids, opened, out, short
+from star_lsp.cli.state import IdGroup, again, as_json, case_ids, opened, out, short
 from star_lsp.errors import StoreError
 from star_lsp.listing import case_info
 from star_lsp.reverts import take_back
@@ -39,7 +39,9 @@ def cases(context: click.Context, status: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(unstructure([case_info(case) for case in found])))
     elif found:
-        out().print(_table(found))
+        for model in (models := list(dict.fromkeys(case.model for case in found))):
+            mine = [case for case in found if case.model == model]
+            out().print(_table(mine, model if len(models) > 1 else None))
     else:
         click.echo(
             "No case yet: flag a wrong completion in your editor." if not status else f"No {status} case."
@@ -113,20 +115,20 @@ def undo(id_: str, as_json: bool) -> None:
         return
     click.echo(f"Undone: {id_} was {was}, and is forgotten.")
     if pending:
-        click.echo(f"Pending again: {', '.join(pending)} (star-lsp repair).")
+        click.echo(f"Pending again: {', '.join(pending)} ({again(case.model)}).")
 
 
-def _table(found: list[Case]) -> Table:
-    several = len({case.model for case in found if case.patch}) > 1
-    table = Table()
-    for column in ("case", "status", "patch", *["model"] * several):
-        table.add_column(column, no_wrap=column != "model")
+def _table(found: list[Case], title: str | None) -> Table:
+    table = Table(title=Text(title) if title else None, title_justify="left")
+    for column in ("case", "status", "patch"):
+        table.add_column(column, no_wrap=True)
     for column in ("rejected", "expected", "reason"):
         table.add_column(column, overflow="fold")
     for case in found:
         texts = (short(case.rejected), short(case.expected), case.reason or "")
-        status = Text(case.status, _STYLES.get(case.status, ""))
-        table.add_row(case.id, status, case.patch or "", *[Text(case.model)] * several, *map(Text, texts))
+        table.add_row(
+            case.id, Text(case.status, _STYLES.get(case.status, "")), case.patch or "", *map(Text, texts)
+        )
     return table
 
 
@@ -137,6 +139,5 @@ def _fields(case: Case) -> dict[str, Any]:
         "prefix": case.prefix,
         "suffix": case.suffix,
         "note": case.note,
-        "model": case.model,
         "revision": case.revision,
     }

@@ -17,7 +17,7 @@ from star_lsp import jobs
 from star_lsp.catalogue import installed
 from star_lsp.cli.changes import compared_table, moved_table
 from star_lsp.cli.repairing import LATER, Done, solve_rest, taught_table, tell_reasons
-from star_lsp.cli.state import IdGroup, as_json, err, opened, out, patch_ids, revertible_ids, short
+from star_lsp.cli.state import IdGroup, again, as_json, err, opened, out, patch_ids, revertible_ids, short
 from star_lsp.compares import comparison
 from star_lsp.errors import NotFound, StoreError
 from star_lsp.listing import patch_info, when
@@ -49,7 +49,10 @@ def patches(context: click.Context, as_json: bool) -> None:
         click.echo(json.dumps(unstructure([patch_info(patch) for patch in found])))
     elif found:
         names = {model.base: model.name for model in installed(places(os.environ).models)}
-        out().print(_table(found, names))
+        for base in (bases := list(dict.fromkeys(patch.base for patch in found))):
+            title = names.get(base, f"a model that is not here (base {base[:12]})")
+            mine = [patch for patch in found if patch.base == base]
+            out().print(_table(mine, title if len(bases) > 1 else None))
     else:
         click.echo("No patch yet: the model is as it was downloaded.")
 
@@ -198,6 +201,7 @@ def revert(id_: str, no_check: bool, no_repair: bool, as_json: bool) -> None:
         broken = found.broken if isinstance(found, Checked) else ()
         left = [*reverted.rest, *broken]
         pending = [case for case in left if store.case(case).status != "solved"]
+        command = again(store.case(pending[0]).model if pending else "")
     solved = [each.id for each in done if each.solved]
     if as_json:
         told = {
@@ -218,7 +222,7 @@ def revert(id_: str, no_check: bool, no_repair: bool, as_json: bool) -> None:
             out().print(taught_table(done))
             tell_reasons(out(), {each.id: each.reason for each in done})
         elif pending:
-            click.echo(f"Pending again: {', '.join(pending)} (star-lsp repair).")
+            click.echo(f"Pending again: {', '.join(pending)} ({command}).")
     if isinstance(found, jobs.Failed):
         click.echo(f"What is left could not be checked ({LATER}): {found.reason}", err=True)
     if (done and pending) or isinstance(found, jobs.Failed):
@@ -238,12 +242,10 @@ def _rest(
     return None, []
 
 
-def _table(found: list[Patch], names: Mapping[str, str]) -> Table:
-    """A list of patches, with the names of their models where there are several."""
-    several = len({patch.base for patch in found}) > 1
-    table = Table()
-    for column in ("patch", "state", *["model"] * several, "cases", "revision"):
-        table.add_column(column, no_wrap=column not in ("model", "cases"))
+def _table(found: list[Patch], title: str | None) -> Table:
+    table = Table(title=Text(title) if title else None, title_justify="left")
+    for column in ("patch", "state", "cases", "revision"):
+        table.add_column(column, no_wrap=column != "cases")
     for column in ("steps", "KL", "size"):
         table.add_column(column, justify="right", no_wrap=True)
     for patch in found:
@@ -251,8 +253,7 @@ def _table(found: list[Patch], names: Mapping[str, str]) -> Table:
         numbers = ["", "", ""]
         if verdict := patch.verdict:
             numbers = [str(verdict["steps"]), f"{verdict['gate']['kl']:.1g}", _size(verdict["sizeBytes"])]
-        model = [Text(names.get(patch.base, patch.base[:12]))] * several
-        table.add_row(patch.id, state, *model, " ".join(patch.cases), patch.revision, *numbers)
+        table.add_row(patch.id, state, " ".join(patch.cases), patch.revision, *numbers)
     return table
 
 

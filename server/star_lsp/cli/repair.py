@@ -10,11 +10,12 @@ from pathlib import Path
 
 import click
 
+from star.history import earlier_bases
 from star_lsp.catalogue import Installed
 from star_lsp.cli.case_file import Written, read_cases
 from star_lsp.cli.repairing import Done, repair_in_turn, taught_table, tell_reasons
-from star_lsp.cli.state import as_json, case_ids, err, model_option, opened, out, the_model
-from star_lsp.perform import Repair, due, new_repair
+from star_lsp.cli.state import again, as_json, case_ids, err, model_option, opened, out, the_model
+from star_lsp.perform import Repair, carry_over, new_repair
 from star_lsp.settings import Settings
 from star_lsp.store import Store
 
@@ -29,7 +30,7 @@ _NOTHING = "No case is pending: there is nothing to repair."
     "--all",
     "all_",
     is_flag=True,
-    help="All cases that are not solved: those that failed, too, and those that other models alone know.",
+    help="All cases that the model has not learnt: those that failed, too, and those of other models.",
 )
 @click.option(
     "--cases",
@@ -77,7 +78,7 @@ def repair(
 ) -> None:
     """Repair the model for all pending cases, or for some.
 
-    Where none is pending, this model is taught what other models have learnt and it has not.
+    A case is of the model that it was flagged in; one of another model is taught as this model's own.
     Where a revert was cut off, what is left is checked first, and what is no longer solved is repaired too.
     A running server takes the patch over by itself. With --json, one object a line for each case.
     The exit status is 0 when all are solved, 1 when some are not or the check failed, 2 for bad input.
@@ -93,11 +94,12 @@ def repair(
     settings = replace(settings, model=found.name, repair=how)
     with ExitStack() as stack:
         store = stack.enter_context(opened())
+        carry_over(store, earlier_bases(found.fingerprint, found.weights))
         if not written:
             ids = _asked(store, found, ids, all_)
         if not ids and not written and not store.unchecked(found.base):
             if not as_json:
-                click.echo(_NOTHING)
+                click.echo(_nothing(store, found))
             return
         if dry_run:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="star-lsp-")))
@@ -143,16 +145,28 @@ def _asked(store: Store, model: Installed, ids: tuple[str, ...], all_: bool) -> 
     """
     if ids:
         return tuple(store.case(id_).id for id_ in ids)
-    if not all_:
-        return tuple(due(store, model.base, model.name))
-    unsolved = [case.id for case in store.cases() if case.status in ("pending", "failed")]
-    return (*unsolved, *store.elsewhere(model.base, model.name))
+    others = store.others(model.base, model.name)
+    wanted = ("pending", "failed") if all_ else ("pending",)
+    ours = [case.id for case in store.cases() if case.status in wanted and case.id not in others]
+    return (*ours, *(store.untaught(model.base, model.name) if all_ else ()))
+
+
+def _nothing(store: Store, model: Installed) -> str:
+    """What to say where nothing is to be done."""
+    untaught = len(store.untaught(model.base, model.name))
+    more = f" Other models have {untaught} that it has not; {again(model.name)} --all teaches them."
+    return _NOTHING + more * bool(untaught)
 
 
 def _kept(store: Store, written: Written, model: Installed) -> str:
-    """The id of a case of a file: a new one, or the same case that is there from an earlier time."""
+    """The id of a case of a file: a new one, or the same case of this model from an earlier time."""
+    others = store.others(model.base, model.name)
     for case in store.cases():
-        if (case.prefix, case.suffix, case.expected) == (written.prefix, written.suffix, written.expected):
+        if case.id not in others and (case.prefix, case.suffix, case.expected) == (
+            written.prefix,
+            written.suffix,
+            written.expected,
+        ):
             return case.id
     return store.add_case(
         prefix=written.prefix,

@@ -18,6 +18,7 @@ from star_lsp.store import Store
 
 __all__ = [
     "IdGroup",
+    "again",
     "as_json",
     "case_ids",
     "default_model",
@@ -54,6 +55,11 @@ def the_model(name: str) -> Installed:
         CatalogueError: it is not here.
     """
     return locate(name, places(os.environ).models)
+
+
+def again(model: str) -> str:
+    """The command that repairs the pending cases of a model."""
+    return "star-lsp repair" + f" --model {model}" * (model not in ("", default_model()))
 
 
 def default_model() -> str:

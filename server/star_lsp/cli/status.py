@@ -14,7 +14,7 @@ from rich.text import Text
 
 from star.history import revision
 from star_lsp.catalogue import installed
-from star_lsp.cli.state import as_json, model_option, opened, out
+from star_lsp.cli.state import again, as_json, model_option, opened, out
 from star_lsp.disk import held
 from star_lsp.installed import folder_name
 from star_lsp.places import places
@@ -43,13 +43,14 @@ def status(model: str, as_json: bool) -> None:
     base, cases, disk = found["model"], found["cases"], found["disk"]
     here = f"base {base['base'][:12]}" if base["installed"] else "not here; star-lsp model pull gets it"
     told = ", ".join(f"{cases[each]} {each}" for each in _STATUSES if cases[each]) or "none"
-    if elsewhere := found["solvedElsewhere"]:
-        told += f"; {elsewhere} of them known to other models alone (star-lsp repair --all)"
+    untaught, others = found["untaught"], found["casesOfOtherModels"]
+    elsewhere = f"; {others} of other models" * bool(others)
+    elsewhere += f", {untaught} of them not taught to this one ({again(model)} --all)" * bool(untaught)
     rows = {
         "versions": ", ".join(f"{name} {number}" for name, number in found["versions"].items()),
         "model": f"{base['name']} ({here})",
         "other models": ", ".join(name for name in found["models"] if name != base["name"]) or "none",
-        "cases": told,
+        "cases": told + elsewhere,
         "patches": f"{found['patches']['active']} active of {found['patches']['all']}",
         "revision": found["revision"] or "none without the model",
         "data": f"{found['folders']['data']} ({_size(disk['dataBytes'])})",
@@ -95,9 +96,12 @@ def _status(name: str) -> dict[str, Any]:
     models = {found.name: found for found in installed(here.models)}
     model = models.get(folder_name(name))
     with opened() as store:
-        cases, patches = store.cases(), store.patches()
-        active = store.active(model.base) if model else []
-        elsewhere = store.elsewhere(model.base, model.name) if model else []
+        cases = store.cases()
+        active = store.active(model.base if model else None)
+        patches = store.patches(model.base if model else None)
+        others = store.others(model.base, model.name) if model else set[str]()
+        untaught = store.untaught(model.base, model.name) if model else []
+    ours = [case for case in cases if case.id not in others]
     digests = [patch.digest for patch in active]
     return {
         "versions": {"python": platform.python_version(), **{part: version(part) for part in _PARTS}},
@@ -108,9 +112,10 @@ def _status(name: str) -> dict[str, Any]:
             "folder": str(model.folder) if model else None,
         },
         "models": list(models),
-        "cases": {each: sum(case.status == each for case in cases) for each in _STATUSES},
-        "solvedElsewhere": len(elsewhere),
-        "patches": {"all": len(patches), "active": sum(patch.active for patch in patches)},
+        "cases": {each: sum(case.status == each for case in ours) for each in _STATUSES},
+        "casesOfOtherModels": len(others),
+        "untaught": len(untaught),
+        "patches": {"all": len(patches), "active": len(active)},
         "revision": revision(model.base, digests) if model else None,
         "folders": {"data": str(here.data), "models": str(here.models)},
         "disk": {
