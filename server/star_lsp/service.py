@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -291,7 +292,7 @@ class Service:
             return
         self._process = Process(model.folder)
         listener = Listener(self._on_changed, self._on_progress, self._install)
-        self._repairs = Repairs(self.store, self._base, self._process, lambda: self.settings, listener)
+        self._repairs = Repairs(self.store, self._base, self._process, self._in_use, listener)
         self._repairs.start()
         self._watching = asyncio.create_task(self._watch())
         self._set_state("ready")
@@ -300,6 +301,10 @@ class Service:
         self._repairs.check_rest()
         if self.settings.repair.schedule == "at once":
             self._repair_pending()
+
+    def _in_use(self) -> Settings:
+        """The settings, with the model that is in use, whatever they name for the next start."""
+        return replace(self.settings, model=self.model)
 
     async def _model(self) -> catalogue.Installed:
         """The model that the settings name, pulled if it is not here and may be."""

@@ -180,6 +180,18 @@ def test_a_case_of_another_model_is_left_alone_until_it_is_named_and_then_taught
     assert client.case(pending.id)["status"] == "pending"
 
 
+def test_what_is_flagged_while_the_settings_name_the_next_model_is_of_the_one_in_use(
+    session: Session,
+) -> None:
+    client = start(session, "manual")
+    client.notify("workspace/didChangeConfiguration", {"settings": {"model": "smollm2-135m"}})
+    case = flag(client)
+    assert client.command("repairAll")["cases"] == [case]
+    client.until_case(case, "solved")
+    (listed,) = client.command("listCases")
+    assert (listed["model"], "elsewhere" in listed) == ("qwen2.5-coder-0.5b", False)
+
+
 def test_ten_rapid_flags_are_ten_repairs(session: Session) -> None:
     client = start(session)
     items = [client.inline(URI, 1, character) for character in range(2, 12)]
