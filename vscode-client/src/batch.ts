@@ -51,7 +51,7 @@ export class Batch {
       return {
         id: each.id,
         label: `${clipped(each.rejected)} $(arrow-right) ${clipped(each.expected)}`,
-        description: `${statusName(standing(each), words())} · ${where}${at}`,
+        description: [statusName(standing(each), words()), where + at].filter(Boolean).join(" · "),
         ...(each.reason ? { detail: each.reason } : {}),
       };
     });
