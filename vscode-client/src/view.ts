@@ -321,9 +321,7 @@ async function revertCase(star: Star, one: CaseInfo): Promise<void> {
 async function pickPatch(lists: Lists, active: boolean): Promise<PatchInfo | undefined> {
   await lists.refresh();
   if (lists.failure !== null) throw new Error(lists.failure);
-  const rows = patchRows(lists.patches, lists.cases, words()).filter(
-    (each) => !active || each.context === "patch.active",
-  );
+  const rows = patchRows(lists.patches, lists.cases, words()).filter((each) => each.patch.active || !active);
   if (!rows.length) {
     nothing(
       active
