@@ -95,12 +95,13 @@ def commands(
         return protocol.DeleteCaseResult(True)
 
     async def list_patches(_raw: Any) -> list[protocol.PatchInfo]:
-        patches, base = (await service.opened()).patches(), service.base
-        return [patch_info(patch, patch.active and base in ("", patch.base)) for patch in patches]
+        return [patch_info(patch, service.base) for patch in (await service.opened()).patches()]
 
     async def show_patch(raw: Any) -> protocol.PatchReport:
         params = structure(protocol.ShowPatchParams, raw)
-        return await report.patch_report(await service.opened(), params.patch_id, service.models)
+        return await report.patch_report(
+            await service.opened(), params.patch_id, service.models, service.base
+        )
 
     async def compare(raw: Any) -> protocol.CompareResult:
         params = structure(protocol.CompareParams, raw)

@@ -27,13 +27,13 @@ def case_info(case: Case, others: Container[str] = ()) -> CaseInfo:
     )
 
 
-def patch_info(patch: Patch, active: bool | None = None) -> PatchInfo:
-    """A patch as it is listed; active in the history of its base, if nothing else is said."""
+def patch_info(patch: Patch, base: str = "") -> PatchInfo:
+    """A patch as it is listed; of the model in use, where its ``base`` is told, if it is to be active."""
     return PatchInfo(
         patch.id,
         patch.base,
         list(patch.cases),
-        patch.active if active is None else active,
+        patch.active and base in ("", patch.base),
         patch.revision,
         when(patch.created),
         dict(patch.verdict),

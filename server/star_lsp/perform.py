@@ -99,7 +99,7 @@ async def perform(
                 # Whoever was at work on a repair is gone, or the lock would be taken.
                 await patiently(_tidy, store)
             while our_turn:
-                cases = await patiently(store.begin, repair.cases)
+                cases = await patiently(store.begin, repair.cases, folder_name(settings.model))
                 if not cases or cancelled():
                     break
                 on_progress(jobs.Progress(repair.id, "starting", 0))

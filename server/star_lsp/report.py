@@ -23,8 +23,10 @@ SECONDS = 10.0
 _RECENT = 10
 
 
-async def patch_report(store: Store, id_: str, models: Path) -> PatchReport:
+async def patch_report(store: Store, id_: str, models: Path, base: str) -> PatchReport:
     """A patch in full; its file is read by a thread, and need not be there when the patch is not active.
+
+    ``base`` is that of the model in use, or nothing.
 
     Raises:
         NotFound: there is none of that id.
@@ -34,7 +36,7 @@ async def patch_report(store: Store, id_: str, models: Path) -> PatchReport:
     known = store.known(patch.cases)
     cases = [_context(known[each]) for each in patch.cases if each in known]
     layers, depth, size = await asyncio.to_thread(_file, patch, store.patch_path(id_), models)
-    return PatchReport(patch_info(patch), cases, depth, layers, size, comparison(store, id_))
+    return PatchReport(patch_info(patch, base), cases, depth, layers, size, comparison(store, id_))
 
 
 def seconds(patches: Sequence[Patch]) -> float:

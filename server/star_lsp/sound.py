@@ -25,7 +25,8 @@ class Out:
         cases = f"Its cases are pending again ({', '.join(self.cases)}). " if self.cases else ""
         return (
             f"Patch {self.patch} is out of the history: its file {self.why} ({self.path}). All other patches "
-            f"are in use. {cases}Check the disk; repair its cases again (`star-lsp repair`)."
+            f"are in use. {cases}Check the disk; repair its cases again (`star-lsp repair`, "
+            "with the --model that it was for)."
         )
 
 

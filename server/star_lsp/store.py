@@ -313,14 +313,15 @@ class Store:
         """Cases of other models, the newest of each place, where this model has none of its own."""
         others, cases = self.others(base, model), self.cases()
         ours = {(case.prefix, case.suffix) for case in cases if case.id not in others}
-        wanted = [case for case in cases if case.id in others and case.status != "reverted"]
-        newest = {(case.prefix, case.suffix): case.id for case in wanted}
-        return [id_ for place, id_ in newest.items() if place not in ours]
+        newest = _newest(case for case in cases if case.id in others and case.status != "reverted")
+        wanted = {id_ for place, id_ in newest.items() if place not in ours}
+        return [case.id for case in cases if case.id in wanted]
 
     def taken(self, ids: Iterable[str], base: str, model: str) -> list[str]:
         """Some cases as this model's, each once: of another's a copy, pending, or the copy that there is.
 
-        So what becomes of it here leaves what the other model has as it is.
+        So what becomes of it here leaves what the other model has as it is. Of several for one place the
+        newest is taken.
         """
         ids = list(dict.fromkeys(ids))
         if not self.others(base, model).intersection(ids):  # as nearly always: nothing is written
@@ -328,11 +329,12 @@ class Store:
         with self._writing():
             others = self.others(base, model)
             ours = {_wish(case): case.id for case in self.cases() if case.id not in others}
+            theirs = self.known(others.intersection(ids))
             copies = {
-                case.id: ours.get(_wish(case)) or self._insert(_copy(case, model))
-                for case in self.known(others.intersection(ids)).values()
+                id_: ours.get(_wish(theirs[id_])) or self._insert(_copy(theirs[id_], model))
+                for id_ in _newest(theirs.values()).values()
             }
-        return list(dict.fromkeys(copies.get(id_, id_) for id_ in ids))
+        return list(dict.fromkeys(copies.get(id_, id_) for id_ in ids if id_ not in theirs or id_ in copies))
 
     def set_status(self, ids: Iterable[str], status: Status, reason: str | None = None) -> None:
         """Move cases to a status, with the reason when they failed."""
@@ -356,13 +358,14 @@ class Store:
                 raise StoreError(f"Case {id_} is solved by an active patch; revert it, then delete it.")
             self._db.execute("DELETE FROM cases WHERE id = ?", [id_])
 
-    def begin(self, ids: Sequence[str]) -> list[Case]:
-        """Those of the cases that are still there, now marked as being repaired."""
+    def begin(self, ids: Sequence[str], model: str = "") -> list[Case]:
+        """Those of the cases that are still there, now marked as being repaired, as cases of ``model``."""
         with self._writing():
             known = self.known(ids)
             cases = [known[id_] for id_ in ids if id_ in known]
             self._db.executemany(
-                "UPDATE cases SET status = 'repairing' WHERE id = ?", [(c.id,) for c in cases]
+                "UPDATE cases SET status = 'repairing', model = coalesce(nullif(?, ''), model) WHERE id = ?",
+                [(model, case.id) for case in cases],
             )
         return cases
 
@@ -909,6 +912,11 @@ def _new_id(kind: str) -> str:
 def _is_ours(row: sqlite3.Row, base: str, model: str) -> bool:
     """Whether a case is this model's: solved by a patch for its base or, by none, flagged in it."""
     return row["base"] == base if row["base"] else row["model"] in ("", model)
+
+
+def _newest(cases: Iterable[Case]) -> dict[tuple[str, str], str]:
+    """Of each place the last case; one that failed only where there is no other."""
+    return {(case.prefix, case.suffix): case.id for case in sorted(cases, key=lambda c: c.status != "failed")}
 
 
 def _wish(case: Case) -> tuple[str, str, str]:

@@ -277,12 +277,15 @@ def test_two_other_ways_to_flag_undo_and_a_batch_repair(make: Make, work: Path, 
     assert {case["status"] for case in lsp.settled(2)} == {"solved"}
     learnt(window)
 
-    # What was flagged in another model stands apart and, as nothing is pending, is what a batch offers.
+    # What was flagged in another model stands apart, and is taught to this one where it is chosen.
     theirs = flagged_in_another_model(lsp, "gh = ", "two")
     window.command("Focus on Cases View")
     window.see("case of another model", lambda: "In another model" in _rows(window), 30)
     window.picture("elsewhere")
     window.command("STAR: Repair flagged completions")
+    window.see("three cases, none chosen", lambda: window.page.locator(row).count() == 3, 30)
+    assert not ticks.count()
+    window.page.locator(row, has_text="In another model").click()
     window.see("that case chosen", lambda: ticks.count() == 1, 30)
     window.picture("elsewhere batch")
     window.press("Enter")

@@ -440,6 +440,28 @@ def test_of_other_models_only_what_is_wanted_there_and_not_otherwise_here_is_unt
     assert store.untaught("new base", "new") == [], "it has a fix of its own there"
 
 
+def test_of_several_cases_of_another_model_for_one_place_one_is_taken_that_worked_if_any(
+    store: Store,
+) -> None:
+    solved, newer, failed = (add(store, "x", model="old", expected=each) for each in "123")
+    activate(store, solved, base="old base")
+    store.set_status([newer.id, failed.id], "failed")
+    assert store.untaught("new base", "new") == [solved.id]
+    (copy,) = store.taken([failed.id, solved.id, newer.id], "new base", "new")
+    assert store.case(copy).expected == "1"
+    store.set_status([newer.id], "pending")
+    (copy,) = store.taken([failed.id, solved.id, newer.id], "new base", "new")
+    assert store.case(copy).expected == "2", "the developer's last word, as far as is known"
+
+
+def test_a_case_that_is_repaired_is_of_the_model_that_it_is_repaired_in(store: Store) -> None:
+    case = add(store, "x", model="its other name")
+    store.begin([case.id], "name")
+    activate(store, case)
+    store.deactivate([store.case(case.id).patch or ""], [case.id])
+    assert store.others("b", "name") == set()
+
+
 def test_a_place_flagged_again_in_one_model_is_still_pending_in_another(store: Store) -> None:
     old, new = add(store, "x", model="old"), add(store, "x", model="new", expected="2")
     assert [store.case(case.id).status for case in (old, new)] == ["pending", "pending"]

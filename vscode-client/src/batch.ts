@@ -55,9 +55,7 @@ export class Batch {
         ...(each.reason ? { detail: each.reason } : {}),
       };
     });
-    const ids = (which: string) => cases.filter((each) => standing(each) === which).map(({ id }) => id);
-    const pending = ids("pending");
-    const due = new Set(pending.length ? pending : ids("elsewhere"));
+    const due = new Set(cases.filter((each) => standing(each) === "pending").map(({ id }) => id));
     pick.title = vscode.l10n.t("Repair flagged completions");
     pick.placeholder = vscode.l10n.t("Cases to repair in one go");
     pick.canSelectMany = true;

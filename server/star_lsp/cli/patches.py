@@ -244,8 +244,10 @@ def _rest(
 
 def _table(found: list[Patch], title: str | None) -> Table:
     table = Table(title=Text(title) if title else None, title_justify="left")
-    for column in ("patch", "state", "cases", "revision"):
-        table.add_column(column, no_wrap=column != "cases")
+    for column in ("patch", "state"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("cases", overflow="fold", min_width=len(found[0].id))
+    table.add_column("revision", overflow="fold")
     for column in ("steps", "KL", "size"):
         table.add_column(column, justify="right", no_wrap=True)
     for patch in found:

@@ -23,6 +23,8 @@ from star_lsp.running import about
 __all__ = ["status"]
 
 _PARTS = ("star-lsp", "torch", "transformers", "pygls")
+#: No patch is for it.
+_NO_BASE = "none"
 _STATUSES = ("pending", "repairing", "solved", "failed", "reverted")
 
 
@@ -97,10 +99,10 @@ def _status(name: str) -> dict[str, Any]:
     model = models.get(folder_name(name))
     with opened() as store:
         cases = store.cases()
-        active = store.active(model.base if model else None)
-        patches = store.patches(model.base if model else None)
-        others = store.others(model.base, model.name) if model else set[str]()
-        untaught = store.untaught(model.base, model.name) if model else []
+        base = model.base if model else _NO_BASE
+        active, patches = store.active(base), store.patches(base)
+        others = store.others(base, folder_name(name))
+        untaught = store.untaught(base, folder_name(name)) if model else []
     ours = [case for case in cases if case.id not in others]
     digests = [patch.digest for patch in active]
     return {
