@@ -11,7 +11,6 @@ from filelock import AsyncFileLock, FileLock, Timeout
 
 from star_lsp import jobs
 from star_lsp.errors import StoreError, WorkerError
-from star_lsp.installed import folder_name
 from star_lsp.patience import patiently
 from star_lsp.process import Process
 from star_lsp.settings import Settings
@@ -91,7 +90,18 @@ async def perform(
     ) -> tuple[jobs.Job, jobs.Report | jobs.Failed]:
         asked = replace(repair, cases=tuple(case.id for case in cases))
         job = make_job(store, asked, cases, active, settings, out, ask_before)
-        return job, await run(process, job, base, on_progress, cancelled)
+        answer = await run(process, job, base, on_progress, cancelled)
+        if isinstance(answer, jobs.Failed) or not (vain := _in_vain(store, active, answer)):
+            return job, answer
+        # Their places would lose the fix that they have: all again without them.
+        out.unlink(missing_ok=True)
+        told = tuple(case for case in answer.cases if case.id in vain)
+        if not (rest := [case for case in cases if case.id not in vain]):
+            return job, replace(answer, cases=told, digest=None, revision=None)
+        job, answer = await solve(rest, active, out)
+        if isinstance(answer, jobs.Report):
+            answer = replace(answer, cases=(*answer.cases, *told))
+        return job, answer
 
     async with alone(store, cancelled) as our_turn:
         try:
@@ -99,7 +109,7 @@ async def perform(
                 # Whoever was at work on a repair is gone, or the lock would be taken.
                 await patiently(_tidy, store)
             while our_turn:
-                cases = await patiently(store.begin, repair.cases, folder_name(settings.model))
+                cases = await patiently(store.begin, repair.cases, settings.model)
                 if not cases or cancelled():
                     break
                 on_progress(jobs.Progress(repair.id, "starting", 0))
@@ -107,15 +117,6 @@ async def perform(
                 patch_id = store.new_patch_id()
                 out = store.patch_path(patch_id)
                 job, answer = await solve(cases, active, out)
-                if isinstance(answer, jobs.Report) and (vain := _in_vain(store, active, answer)):
-                    # Their places would lose the fix that they have: all again without them.
-                    told = [case for case in answer.cases if case.id in vain]
-                    out.unlink(missing_ok=True)
-                    answer = replace(answer, cases=(), digest=None, revision=None)
-                    if rest := [case for case in cases if case.id not in vain]:
-                        job, answer = await solve(rest, active, out)
-                    if isinstance(answer, jobs.Report):
-                        answer = replace(answer, cases=(*answer.cases, *told))
                 if isinstance(answer, jobs.Failed) and answer.cancelled:
                     return answer
                 if await patiently(_commit, store, base, repair, job, answer, active, patch_id):
@@ -281,20 +282,16 @@ def make_job(
     """The job that a repair of ``cases`` on the history ``active`` is for the worker."""
     solved = store.solved_by(active)
     # What the model wrote by itself, or by way of another case's patch, counts as much.
-    solved += [
-        case
-        for case in store.cases("solved")
-        if case.patch is None and case.model == folder_name(settings.model)
-    ]
+    solved += [case for case in store.cases("solved") if case.patch is None and case.model == settings.model]
     # A place that was flagged again with another fix: only the newest one counts.
     wanted = {case.id for case in solved} | set(repair.cases)
-    newest = {(case.prefix, case.suffix): case.id for case in store.known(wanted).values()}
-    newest |= {(case.prefix, case.suffix): case.id for case in cases}
-    solved = [case for case in solved if newest[case.prefix, case.suffix] == case.id]
+    newest = {case.place: case.id for case in store.known(wanted).values()}
+    newest |= {case.place: case.id for case in cases}
+    solved = [case for case in solved if newest[case.place] == case.id]
     others = [case for case in solved if case.id not in repair.cases]
     asked = [*cases, *others] if repair.from_base else cases
     history = () if repair.from_base else tuple(str(store.patch_path(each.id)) for each in active)
-    flagged = {(case.prefix, case.suffix) for case in (*cases, *solved)}
+    flagged = {case.place for case in (*cases, *solved)}
     accepted = [
         jobs.Teach(f"a{number}", each.prefix, each.suffix, each.text)
         for number, each in enumerate(store.accepted(settings.gate.sample_size))
@@ -328,9 +325,9 @@ def _teach(case: Case) -> jobs.Teach:
 def _in_vain(store: Store, active: Sequence[Patch], report: jobs.Report) -> set[str]:
     """The cases that were not solved, in whose places the history has another fix, left out for theirs."""
     taught = {case.id for case in report.cases}
-    kept = {(case.prefix, case.suffix) for case in store.solved_by(active) if case.id not in taught}
+    kept = {case.place for case in store.solved_by(active) if case.id not in taught}
     unsolved = store.known(case.id for case in report.cases if not case.solved)
-    return {case.id for case in unsolved.values() if (case.prefix, case.suffix) in kept}
+    return {case.id for case in unsolved.values() if case.place in kept}
 
 
 def _commit(

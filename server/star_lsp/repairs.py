@@ -9,7 +9,6 @@ from star.errors import StarError
 from star_lsp import jobs
 from star_lsp.compares import compare, comparing
 from star_lsp.errors import ServerError, StoreError
-from star_lsp.installed import folder_name
 from star_lsp.patience import patiently
 from star_lsp.perform import Repair, new_repair, perform, resume, summary, warm
 from star_lsp.process import Process
@@ -98,12 +97,11 @@ class Repairs:
 
     def pending(self) -> list[str]:
         """The pending cases of the model in use."""
-        others = self.others()
-        return [case.id for case in self._store.cases("pending") if case.id not in others]
+        return [case.id for case in self._store.of_model(self._base, self._model, "pending")]
 
     @property
     def _model(self) -> str:
-        return folder_name(self._settings().model)
+        return self._settings().model
 
     def start(self) -> None:
         """Begin to work."""
@@ -127,7 +125,7 @@ class Repairs:
         asked = [self._store.case(id_) for id_ in cases]
         cases = self._store.taken(cases, self._base, self._model)
         repair = new_repair(cases, from_base=from_base)
-        here = {(case.prefix, case.suffix) for case in asked}
+        here = {case.place for case in asked}
         same = {id_ for place in here for id_ in self._store.flagged_at(*place)}
         self._queue = [each for each in self._queue if not each.cases or not set(each.cases) <= same]
         self._queue.append(repair)

@@ -16,7 +16,7 @@ from star.history import earlier_bases
 from star_lsp import catalogue, jobs, progress
 from star_lsp.engine import Serving
 from star_lsp.errors import CatalogueError, ServerError, StoreError
-from star_lsp.installed import altered, sweep
+from star_lsp.installed import altered, folder_name, sweep
 from star_lsp.patience import patiently
 from star_lsp.perform import Repair, carry_over, resume
 from star_lsp.places import Places
@@ -303,8 +303,8 @@ class Service:
             self._repair_pending()
 
     def _in_use(self) -> Settings:
-        """The settings, with the model that is in use, whatever they name for the next start."""
-        return replace(self.settings, model=self.model)
+        """The settings, with the model that is in use as cases have its name, whatever they name."""
+        return replace(self.settings, model=folder_name(self.model))
 
     async def _model(self) -> catalogue.Installed:
         """The model that the settings name, pulled if it is not here and may be."""

@@ -97,6 +97,16 @@ class Case:
     reason: str | None
     created: float
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Where it is: what stands before and behind."""
+        return self.prefix, self.suffix
+
+    @property
+    def wish(self) -> tuple[str, str, str]:
+        """What is wanted there, whoever has learnt it."""
+        return self.prefix, self.suffix, self.expected
+
 
 @dataclass(frozen=True, slots=True)
 class Patch:
@@ -309,13 +319,18 @@ class Store:
             )
             return {row["id"] for row in rows if not _is_ours(row, base, model)}
 
+    def of_model(self, base: str, model: str, status: Status | None = None) -> list[Case]:
+        """The cases of a model, or those of one status, oldest first."""
+        others = self.others(base, model)
+        return [case for case in self.cases(status) if case.id not in others]
+
     def untaught(self, base: str, model: str) -> list[str]:
         """Cases of other models, the newest of each place, where this model has none of its own."""
-        others, cases = self.others(base, model), self.cases()
-        ours = {(case.prefix, case.suffix) for case in cases if case.id not in others}
-        newest = _newest(case for case in cases if case.id in others and case.status != "reverted")
-        wanted = {id_ for place, id_ in newest.items() if place not in ours}
-        return [case.id for case in cases if case.id in wanted]
+        theirs = self.known(self.others(base, model))
+        taught = {case.place for case in self.of_model(base, model)}
+        newest = _newest(case for case in theirs.values() if case.status != "reverted")
+        wanted = {id_ for place, id_ in newest.items() if place not in taught}
+        return [id_ for id_ in theirs if id_ in wanted]
 
     def taken(self, ids: Iterable[str], base: str, model: str) -> list[str]:
         """Some cases as this model's, each once: of another's a copy, pending, or the copy that there is.
@@ -324,14 +339,13 @@ class Store:
         newest is taken.
         """
         ids = list(dict.fromkeys(ids))
-        if not self.others(base, model).intersection(ids):  # as nearly always: nothing is written
+        theirs = self.known(self.others(base, model).intersection(ids))
+        if not theirs:  # as nearly always: nothing is written
             return ids
         with self._writing():
-            others = self.others(base, model)
-            ours = {_wish(case): case.id for case in self.cases() if case.id not in others}
-            theirs = self.known(others.intersection(ids))
+            known = {case.wish: case.id for case in self.of_model(base, model)}
             copies = {
-                id_: ours.get(_wish(theirs[id_])) or self._insert(_copy(theirs[id_], model))
+                id_: known.get(theirs[id_].wish) or self._insert(_copy(theirs[id_], model))
                 for id_ in _newest(theirs.values()).values()
             }
         return list(dict.fromkeys(copies.get(id_, id_) for id_ in ids if id_ not in theirs or id_ in copies))
@@ -916,12 +930,7 @@ def _is_ours(row: sqlite3.Row, base: str, model: str) -> bool:
 
 def _newest(cases: Iterable[Case]) -> dict[tuple[str, str], str]:
     """Of each place the last case; one that failed only where there is no other."""
-    return {(case.prefix, case.suffix): case.id for case in sorted(cases, key=lambda c: c.status != "failed")}
-
-
-def _wish(case: Case) -> tuple[str, str, str]:
-    """What is wanted, wherever it was flagged and whoever has learnt it."""
-    return case.prefix, case.suffix, case.expected
+    return {case.place: case.id for case in sorted(cases, key=lambda case: case.status != "failed")}
 
 
 def _copy(case: Case, model: str) -> Case:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from star.history import earlier_bases
 from star_lsp.store import Store
 from tests import mendable
 from tests.server.shell import Ran, Run
@@ -256,6 +257,26 @@ def test_a_dry_run_tells_what_is_solved_and_what_is_not_and_keeps_nothing(
     assert ran.lines[1]["patchId"] is None
     assert (store.cases(), store.patches(), [*store.patches_folder.iterdir()]) == ([], [], [])
     assert run("repair", "--json") == Ran(0, "", ""), "nothing is pending"
+
+
+def test_what_was_repaired_with_earlier_int8_weights_is_repaired_anew_and_by_a_dry_run_left_alone(
+    run: Run, store: Store, tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(models / "qwen2.5-coder-0.5b", tmp_path / "models" / "qwen2.5-coder-0.5b")
+    about = json.loads((folder / "star-model.json").read_text())
+    (folder / "star-model.json").write_text(json.dumps(about | {"weights": "int8"}))
+    monkeypatch.setenv("STAR_LSP_MODELS", str(folder.parent))
+    case, (earlier,) = add(store, "two", "ab = "), earlier_bases("mendable", "int8")
+    patch = store.new_patch_id()
+    store.patch_path(patch).write_bytes(b"")
+    store.activate(patch, base=earlier, digest="d", revision="r", solved=[case], failed={}, verdict={})
+    before = (store.cases(), store.patches())
+    (dry,) = run("repair", "--dry-run", "--json").lines
+    assert dry["id"] == case
+    assert (store.cases(), store.patches()) == before
+    (done,) = run("repair", "--json").lines
+    assert done["id"] == case, "and no copy of it, as of another model's"
+    assert store.active(earlier) == []
 
 
 def test_ctrl_c_leaves_the_cases_pending_and_no_process(run: Run, store: Store, home: Path) -> None:

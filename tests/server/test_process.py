@@ -351,6 +351,21 @@ def test_a_new_fix_that_cannot_be_taught_leaves_the_old_one_of_its_place(stage: 
     played(stage, play)
 
 
+def test_each_new_fix_that_cannot_be_taught_leaves_the_old_one_of_its_place(stage: Stage) -> None:
+    async def play() -> None:
+        old = [stage.case(name) for name in "xy"]
+        await stage.perform(*old)
+        new = [stage.case(name, "3") for name in "xyz"]
+        report = await stage.perform(*new, from_base=True)
+        assert isinstance(report, jobs.Report)
+        assert len(stage.heard) == 4, "one after the other was found to be in vain"
+        assert [status for status, _ in stage.status(*new, *old)] == ["failed"] * 2 + ["solved"] * 3
+        assert {case.id for case in report.cases} == {case.id for case in (*new, *old)}
+
+    stage.script("solve", "all but the first", "all but the first", "solve")
+    played(stage, play)
+
+
 def test_of_two_fixes_for_one_place_only_the_newer_one_counts(stage: Stage) -> None:
     async def play() -> None:
         old, other = stage.case("x"), stage.case("y")

@@ -55,14 +55,17 @@ export class Batch {
         ...(each.reason ? { detail: each.reason } : {}),
       };
     });
-    const due = new Set(cases.filter((each) => standing(each) === "pending").map(({ id }) => id));
+    const pending = new Set(cases.filter((each) => standing(each) === "pending").map(({ id }) => id));
     pick.title = vscode.l10n.t("Repair flagged completions");
     pick.placeholder = vscode.l10n.t("Cases to repair in one go");
     pick.canSelectMany = true;
     pick.matchOnDescription = true;
     pick.ignoreFocusOut = true;
-    pick.items = [...items.filter(({ id }) => due.has(id)), ...items.filter(({ id }) => !due.has(id))];
-    pick.selectedItems = pick.items.filter(({ id }) => due.has(id));
+    pick.items = [
+      ...items.filter(({ id }) => pending.has(id)),
+      ...items.filter(({ id }) => !pending.has(id)),
+    ];
+    pick.selectedItems = pick.items.filter(({ id }) => pending.has(id));
     let asked = 0;
     const estimate = async (chosen: readonly Item[]) => {
       const mine = ++asked;

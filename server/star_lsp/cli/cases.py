@@ -7,7 +7,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from star_lsp.cli.state import IdGroup, again, as_json, case_ids, opened, out, short
+from star_lsp.cli.state import IdGroup, again, apart, as_json, case_ids, opened, out, short
 from star_lsp.errors import StoreError
 from star_lsp.listing import case_info
 from star_lsp.reverts import take_back
@@ -39,9 +39,8 @@ def cases(context: click.Context, status: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(unstructure([case_info(case) for case in found])))
     elif found:
-        for model in (models := list(dict.fromkeys(case.model for case in found))):
-            mine = [case for case in found if case.model == model]
-            out().print(_table(mine, model if len(models) > 1 else None))
+        for title, mine in apart(found, lambda case: case.model):
+            out().print(_table(mine, title))
     else:
         click.echo(
             "No case yet: flag a wrong completion in your editor." if not status else f"No {status} case."
@@ -118,8 +117,8 @@ def undo(id_: str, as_json: bool) -> None:
         click.echo(f"Pending again: {', '.join(pending)} ({again(case.model)}).")
 
 
-def _table(found: list[Case], title: str | None) -> Table:
-    table = Table(title=Text(title) if title else None, title_justify="left")
+def _table(found: list[Case], title: Text | None) -> Table:
+    table = Table(title=title, title_justify="left")
     for column in ("case", "status", "patch"):
         table.add_column(column, no_wrap=True)
     for column in ("rejected", "expected", "reason"):

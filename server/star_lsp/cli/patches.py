@@ -17,7 +17,18 @@ from star_lsp import jobs
 from star_lsp.catalogue import installed
 from star_lsp.cli.changes import compared_table, moved_table
 from star_lsp.cli.repairing import LATER, Done, solve_rest, taught_table, tell_reasons
-from star_lsp.cli.state import IdGroup, again, as_json, err, opened, out, patch_ids, revertible_ids, short
+from star_lsp.cli.state import (
+    IdGroup,
+    again,
+    apart,
+    as_json,
+    err,
+    opened,
+    out,
+    patch_ids,
+    revertible_ids,
+    short,
+)
 from star_lsp.compares import comparison
 from star_lsp.errors import NotFound, StoreError
 from star_lsp.listing import patch_info, when
@@ -49,10 +60,12 @@ def patches(context: click.Context, as_json: bool) -> None:
         click.echo(json.dumps(unstructure([patch_info(patch) for patch in found])))
     elif found:
         names = {model.base: model.name for model in installed(places(os.environ).models)}
-        for base in (bases := list(dict.fromkeys(patch.base for patch in found))):
-            title = names.get(base, f"a model that is not here (base {base[:12]})")
-            mine = [patch for patch in found if patch.base == base]
-            out().print(_table(mine, title if len(bases) > 1 else None))
+
+        def model(patch: Patch) -> str:
+            return names.get(patch.base, f"a model that is not here (base {patch.base[:12]})")
+
+        for title, mine in apart(found, model):
+            out().print(_table(mine, title))
     else:
         click.echo("No patch yet: the model is as it was downloaded.")
 
@@ -242,8 +255,8 @@ def _rest(
     return None, []
 
 
-def _table(found: list[Patch], title: str | None) -> Table:
-    table = Table(title=Text(title) if title else None, title_justify="left")
+def _table(found: list[Patch], title: Text | None) -> Table:
+    table = Table(title=title, title_justify="left")
     for column in ("patch", "state"):
         table.add_column(column, no_wrap=True)
     table.add_column("cases", overflow="fold", min_width=len(found[0].id))

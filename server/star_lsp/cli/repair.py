@@ -94,6 +94,10 @@ def repair(
     settings = replace(settings, model=found.name, repair=how)
     with ExitStack() as stack:
         store = stack.enter_context(opened())
+        if dry_run:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="star-lsp-")))
+            store = store.snapshot(folder)
+            stack.callback(store.close)
         carry_over(store, earlier_bases(found.fingerprint, found.weights))
         if not written:
             ids = _asked(store, found, ids, all_)
@@ -101,12 +105,8 @@ def repair(
             if not as_json:
                 click.echo(_nothing(store, found))
             return
-        if dry_run:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="star-lsp-")))
-            store = store.snapshot(folder)
-            stack.callback(store.close)
         if written:
-            ids = tuple(_kept(store, case, found) for case in written)
+            ids = _kept(store, written, found)
         ids = tuple(store.taken(ids, found.base, found.name))
         whole = from_base if from_base is not None else not one_by_one
 
@@ -145,9 +145,8 @@ def _asked(store: Store, model: Installed, ids: tuple[str, ...], all_: bool) -> 
     """
     if ids:
         return tuple(store.case(id_).id for id_ in ids)
-    others = store.others(model.base, model.name)
     wanted = ("pending", "failed") if all_ else ("pending",)
-    ours = [case.id for case in store.cases() if case.status in wanted and case.id not in others]
+    ours = [case.id for case in store.of_model(model.base, model.name) if case.status in wanted]
     return (*ours, *(store.untaught(model.base, model.name) if all_ else ()))
 
 
@@ -158,25 +157,24 @@ def _nothing(store: Store, model: Installed) -> str:
     return _NOTHING + more * bool(untaught)
 
 
-def _kept(store: Store, written: Written, model: Installed) -> str:
-    """The id of a case of a file: a new one, or the same case of this model from an earlier time."""
-    others = store.others(model.base, model.name)
-    for case in store.cases():
-        if case.id not in others and (case.prefix, case.suffix, case.expected) == (
-            written.prefix,
-            written.suffix,
-            written.expected,
-        ):
-            return case.id
-    return store.add_case(
-        prefix=written.prefix,
-        suffix=written.suffix,
-        expected=written.expected,
-        rejected=written.rejected,
-        language=written.language,
-        note=written.note,
-        model=model.name,
-    ).id
+def _kept(store: Store, written: Sequence[Written], model: Installed) -> tuple[str, ...]:
+    """The ids of the cases of a file: new ones, or the same of this model that are there already."""
+    known: dict[tuple[str, str, str], str] = {}
+    for case in store.of_model(model.base, model.name):
+        known.setdefault(case.wish, case.id)
+    for each in written:
+        wish = each.prefix, each.suffix, each.expected
+        if wish not in known:
+            known[wish] = store.add_case(
+                prefix=each.prefix,
+                suffix=each.suffix,
+                expected=each.expected,
+                rejected=each.rejected,
+                language=each.language,
+                note=each.note,
+                model=model.name,
+            ).id
+    return tuple(known[each.prefix, each.suffix, each.expected] for each in written)
 
 
 def _fields(done: Done, dry_run: bool) -> dict[str, object]:

@@ -1,13 +1,14 @@
 """What the commands work on: the user's store and models, and their ids for the shell to complete."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 from rich.console import Console
+from rich.text import Text
 
 from star_lsp.catalogue import Installed, locate
 from star_lsp.errors import ServerError
@@ -19,6 +20,7 @@ from star_lsp.store import Store
 __all__ = [
     "IdGroup",
     "again",
+    "apart",
     "as_json",
     "case_ids",
     "default_model",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Found = TypeVar("Found")
 
 
 @contextmanager
@@ -91,6 +94,15 @@ def out() -> Console:
 def err() -> Console:
     """Where progress goes."""
     return Console(stderr=True, highlight=False)
+
+
+def apart(found: Iterable[Found], model: Callable[[Found], str]) -> Iterator[tuple[Text | None, list[Found]]]:
+    """What is found for each model, with its name for a title where there are several."""
+    parts: dict[str, list[Found]] = {}
+    for each in found:
+        parts.setdefault(model(each), []).append(each)
+    for name, part in parts.items():
+        yield Text(name) if len(parts) > 1 else None, part
 
 
 def short(text: str, most: int = 48) -> str:

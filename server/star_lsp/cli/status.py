@@ -98,12 +98,10 @@ def _status(name: str) -> dict[str, Any]:
     models = {found.name: found for found in installed(here.models)}
     model = models.get(folder_name(name))
     with opened() as store:
-        cases = store.cases()
         base = model.base if model else _NO_BASE
         active, patches = store.active(base), store.patches(base)
-        others = store.others(base, folder_name(name))
+        ours, others = store.of_model(base, folder_name(name)), store.others(base, folder_name(name))
         untaught = store.untaught(base, folder_name(name)) if model else []
-    ours = [case for case in cases if case.id not in others]
     digests = [patch.digest for patch in active]
     return {
         "versions": {"python": platform.python_version(), **{part: version(part) for part in _PARTS}},
