@@ -184,8 +184,10 @@ def test_what_is_flagged_while_the_settings_name_the_next_model_is_of_the_one_in
     session: Session,
 ) -> None:
     client = start(session, "manual")
-    client.notify("workspace/didChangeConfiguration", {"settings": {"model": "smollm2-135m"}})
+    settings = {"model": "smollm2-135m", "repair": {"schedule": "manual"}}
+    client.notify("workspace/didChangeConfiguration", {"settings": settings})
     case = flag(client)
+    time.sleep(0.6)  # longer than it takes to be idle
     assert client.command("repairAll")["cases"] == [case]
     client.until_case(case, "solved")
     (listed,) = client.command("listCases")
