@@ -18,6 +18,7 @@ from torch import Tensor
 
 from star.errors import PatchError
 from star.model import CodeModel
+from star.packed import coarse_keys, coarse_values, neurons_of, pack, packed_bytes, unpack
 from star.product import Beside, Int8Linear
 from star.room import mapped
 
@@ -34,15 +35,19 @@ __all__ = [
     "strip",
 ]
 
-_FORMAT = "3"
-#: Format 1 has rows and no factors, format 2 names all neurons of these; they read alike.
-_FORMATS = ("1", "2", _FORMAT)
+_FORMAT = "4"
+#: Format 1 has rows and no factors, format 2 names all neurons of these, format 3 packs none. All are read.
+_FORMATS = ("1", "2", "3", _FORMAT)
 #: Keys are whole numbers of the first, values of the second: so every sum of their products is exact in fp64,
 #: whatever the order, as long as no weight moves by more than 2⁸.
 _KEY, _VALUE = 2.0**-15, 2.0**-30
 _MOST = 2**15 - 1
 #: Directions below this share of the strongest are left out: rounding weights to bf16 changes more (2⁻⁹).
 _WEAK = 1e-3
+#: The names and types of what a part is made of, in a file: rows, factors, factors in few bits.
+_ROWS = {"neurons": "I64", "delta": "F32"}
+_FACTORS = {"neurons": "I32", "keys": "I16", "values": "F32"}
+_PACKED = {"neurons": "I32", "packed": "U8", "mantissas": "I8", "exponents": "I8"}
 #: Bytes of a patch's header, and of the manifest in it: what it is made of is a few kB.
 _LONGEST_HEADER, _LONGEST_MANIFEST = 1 << 24, 1 << 22
 
@@ -54,6 +59,11 @@ class Rows:
     layer: int
     neurons: Int[Tensor, " k"]
     delta: Float[Tensor, "k d"]
+
+    @property
+    def numbers(self) -> tuple[Tensor, ...]:
+        """What the part is known by, besides its neurons."""
+        return (self.delta.float(),)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -85,14 +95,25 @@ class Factors:
         return (self.keys.double() * _KEY).T @ self.values.double()
 
     @property
+    def numbers(self) -> tuple[Tensor, ...]:
+        """What the part is known by, besides its neurons."""
+        return self.keys, self.values
+
+    @property
     def tensors(self) -> dict[str, Tensor]:
-        """What is kept on disk, by the end of its name; all neurons from the first on go unnamed."""
-        unnamed = torch.equal(self.neurons, torch.arange(len(self.neurons)))
-        return {
-            "neurons": self.neurons[:0].int() if unnamed else self.neurons.int().contiguous(),
-            "keys": self.keys.contiguous(),
-            "values": self.values.contiguous(),
-        }
+        """What is kept on disk, by the end of its name: packed, as repairs are, or else as it is.
+
+        Neurons that are all from the first on go unnamed, where keys tell how many these are.
+        """
+        packed = pack(self.keys.numpy(), self.values.numpy())
+        count = len(self.neurons)
+        told = neurons_of(packed[0].shape[1]) if packed else count
+        unnamed = told == count and torch.equal(self.neurons, torch.arange(count))
+        neurons = self.neurons[:0].int() if unnamed else self.neurons.int().contiguous()
+        if packed is None:
+            kept = [self.keys.contiguous(), self.values.contiguous()]
+            return dict(zip(_FACTORS, [neurons, *kept], strict=True))
+        return dict(zip(_PACKED, [neurons, *map(torch.from_numpy, packed)], strict=True))
 
 
 #: What a patch adds to one layer.
@@ -119,9 +140,9 @@ class Patch:
         if not self._digest:
             digest = hashlib.sha256(self.base.encode())
             for rows in self.rows:
-                _, *others = rows.tensors.values()
-                digest.update(f"{rows.layer} {' '.join(str(tuple(each.shape)) for each in others)}".encode())
-                for each in (rows.neurons.long(), *others):
+                shapes = " ".join(str(tuple(each.shape)) for each in rows.numbers)
+                digest.update(f"{rows.layer} {shapes}".encode())
+                for each in (rows.neurons.long(), *rows.numbers):
                     digest.update(each.numpy().tobytes())
             object.__setattr__(self, "_digest", digest.hexdigest())
         return self._digest
@@ -211,23 +232,25 @@ def _look(path: Path, model: CodeModel) -> None:
         raise _bad(path, "is larger than any patch for this model")
 
 
-#: The names and types of what a part is made of.
-_ROWS = {"neurons": "I64", "delta": "F32"}
-_FACTORS = {"neurons": "I32", "keys": "I16", "values": "F32"}
-
-
 def _parts(file: Any) -> dict[int, Mapping[str, str]]:
     """By layer, ascending, what kind of part there is."""
     names = set(file.keys())
     layers = sorted(int(name.split(".")[0]) for name in names if name.endswith(".neurons"))
-    return {layer: _FACTORS if f"{layer}.keys" in names else _ROWS for layer in layers}
+
+    def kind(layer: int) -> Mapping[str, str]:
+        found = (each for each in (_FACTORS, _PACKED) if f"{layer}.{list(each)[1]}" in names)
+        return next(found, _ROWS)
+
+    return {layer: kind(layer) for layer in layers}
 
 
-def _part(file: Any, layer: int, names: Mapping[str, str]) -> Part:
-    neurons, *others = (torch.from_numpy(file.get_tensor(f"{layer}.{name}")) for name in names)
+def _part(file: Any, layer: int, names: Mapping[str, str], count: int) -> Part:
+    index, *others = (file.get_tensor(f"{layer}.{name}") for name in names)
+    neurons = torch.from_numpy(index)
     if names is _ROWS:
-        return Rows(layer, neurons, *others)
-    return Factors(layer, neurons.long() if len(neurons) else torch.arange(others[0].shape[1]), *others)
+        return Rows(layer, neurons, *map(torch.from_numpy, others))
+    keys, values = map(torch.from_numpy, unpack(count, *others) if names is _PACKED else others)
+    return Factors(layer, neurons.long() if len(neurons) else torch.arange(count), keys, values)
 
 
 def _checked(path: Path, file: Any, layer: int, names: Mapping[str, str], model: CodeModel) -> Part:
@@ -237,13 +260,18 @@ def _checked(path: Path, file: Any, layer: int, names: Mapping[str, str], model:
         raise _bad(path, f"has numbers of the wrong type in layer {layer}")
     index, *others = (each.get_shape() for each in slices.values())
     count = index[0] if len(index) == 1 else -1
-    rank = others[0][0] if others[0] else -1
-    if names is _FACTORS and index == [0] and len(others[0]) == 2:  # all of them, unnamed
-        count = others[0][1]
-    wanted = [[rank, count], [rank, model.width]] if names is _FACTORS else [[count, model.width]]
+    rank, *broad = others[0] if others[0] else (-1,)
+    if names is not _ROWS and index == [0] and len(broad) == 1:  # all of them, unnamed
+        count = neurons_of(broad[0]) if names is _PACKED else broad[0]
+    if names is _ROWS:
+        wanted = [[count, model.width]]
+    elif names is _FACTORS:
+        wanted = [[rank, count], [rank, model.width]]
+    else:
+        wanted = [[rank, packed_bytes(count)], [rank, model.width], [rank]]
     if not 0 <= count <= model.neurons or others != wanted:
         raise _bad(path, f"has rows of the wrong shape in layer {layer}")
-    part = _part(file, layer, names)
+    part = _part(file, layer, names, count)
     known = (part.neurons >= 0).all() and (part.neurons < model.neurons).all()
     if not (known and (part.neurons.diff() > 0).all()):
         raise _bad(path, f"names neurons out of order, twice or that are not there, in layer {layer}")
@@ -513,18 +541,26 @@ class Draft:
                 layer, torch.cat([delta, torch.zeros(count, delta.shape[1])]) if count else delta.clone()
             )
 
-    def condense(self) -> None:
+    def condense(self, *, coarse: bool = False) -> None:
         """Have no more directions in layers of factors than they move in, and put that into the model.
 
         Places that shall stay still have keys of their own, but what is added has one direction for each
-        place that was steered.
+        place that was steered. ``coarse``: both sides are rounded until they can be packed, keys first, and
+        values are those that then come nearest.
         """
         for layer, part in self._parts.items():
             if isinstance(part, Factors) and part.values.any():
                 strength, keys, values = _directions(part)
-                self._parts[layer] = replace(part, keys=part.keys[:0], values=part.values[:0])
-                reach = torch.tensor(self.extend(layer, keys))
-                self._put(layer, (strength * reach)[:, None] * values)
+                values = strength[:, None] * values
+                if coarse:
+                    rounded_keys = torch.from_numpy(coarse_keys(keys.numpy()))
+                    nearest = torch.linalg.lstsq((rounded_keys.double() * _KEY).T, keys.T).solution
+                    values = torch.from_numpy(coarse_values((nearest @ values).numpy()))
+                    self._parts[layer] = replace(part, keys=rounded_keys, values=values)
+                else:
+                    self._parts[layer] = replace(part, keys=part.keys[:0], values=part.values[:0])
+                    values *= torch.tensor(self.extend(layer, keys))[:, None]
+                self._put(layer, values)
 
     def patch(self, manifest: Mapping[str, Any]) -> Patch:
         """The draft as a patch; layers that did not move are left out."""

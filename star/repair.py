@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float16
 from torch import Tensor
 
 from star.case import Case, Failure
@@ -74,7 +74,8 @@ class Star:
 _BEYOND, _LOSS = 1.0, 1e-9
 #: So many places of earlier repairs are spared at most, in each layer.
 _EARLIER = 256
-#: A lead in log-probability that no order of summation overturns, in bf16 neither.
+#: A lead in log-probability that no rounding overturns: in no order of summation, not in bf16, and not when
+#: the patch is brought into few bits.
 _SURE = 0.5
 #: A loss larger by no more than this is the same loss.
 _SAME = 1.0001
@@ -152,10 +153,11 @@ def repair(
             else:
                 loop.one_by_one(read)
             steps = loop.steps
-            draft.condense()
-            if loop.sure and method.margin >= _SURE:
-                # Each token leads by more than rounding can change: greedy decoding writes just these.
-                last = loop.sure
+            sure = loop.sure if method.margin >= _SURE else None
+            draft.condense(coarse=sure is not None)
+            if sure:
+                # Each token leads by more than rounding changes: greedy decoding writes just these.
+                last = sure
                 outcomes = tuple(Outcome(case.id, case.stop.trim(case.expected), True) for case in cases)
             else:
                 last = trace(model, lessons)
@@ -386,8 +388,14 @@ class _Loop:
         if not (self._method.natural and self._method.earlier):
             return None
         keys = self._draft.earlier_keys(layer, cases)
-        inputs = self._basis.ordinary[layer].inputs[:, self._draft.neurons[layer]]
-        return places(keys, inputs.float()) if len(keys) else None
+        inputs, gram = self._ordinary(layer)
+        return places(keys, inputs.float(), gram) if len(keys) else None
+
+    def _ordinary(self, layer: int) -> tuple[Float16[Tensor, "r k"], Float[Tensor, "r r"] | None]:
+        """What ordinary code gives the neurons that may move, and how that answers itself, where known."""
+        inputs, chosen = self._basis.ordinary[layer].inputs, self._draft.neurons[layer]
+        whole = len(chosen) == inputs.shape[1]
+        return inputs[:, chosen], self._basis.gram(layer) if whole else None
 
     def _guard(
         self,
@@ -405,10 +413,7 @@ class _Loop:
         own = torch.cat(before).float() if before and self._method.weigh else activations[:0]
         if not self._method.natural:
             return sparing(own)
-        inputs = self._basis.ordinary[layer].inputs
-        whole = len(chosen) == inputs.shape[1]
-        inputs = inputs[:, chosen]
-        guarded = partial(sparing, own, inputs, self._basis.gram(layer) if whole else None)
+        guarded = partial(sparing, own, *self._ordinary(layer))
         if stood is None:
             return guarded()
         earlier = activations.norm(dim=1).mean() * stood

@@ -15,6 +15,7 @@ from torch import Tensor
 from star.everyday import texts
 from star.fisher import Fisher, fisher, known_by
 from star.model import CodeModel
+from star.packed import NOISE
 from star.patch import installed
 
 __all__ = [
@@ -202,13 +203,24 @@ def sparing(
     return guard
 
 
-def places(keys: Float[Tensor, "e f"], ordinary: Float[Tensor, "r f"]) -> Float[Tensor, "e f"]:
-    """What stood where keys were made, as far as ordinary activations tell: ``(BᵀB + ε I) k``, of length one.
+def places(
+    keys: Float[Tensor, "e f"], ordinary: Float[Tensor, "r f"], gram: Float[Tensor, "r r"] | None = None
+) -> Float[Tensor, "e f"]:
+    """What stood where keys were made, as far as these tell, of length one: ``(C⁻¹ + I/c)⁻¹ k``.
 
-    A key is ``M z``; of M the prompt's own part is forgotten.
+    A key is ``M z``; of M the prompt's own part is forgotten, and the rest is ``C⁻¹``, ``C = BᵀB + ε I`` as
+    in ``sparing``, ``gram`` being ``B Bᵀ`` where known. Keys are rounded, so what is said of directions that
+    ordinary code uses most, of which they have least, is noise: C counts c at most, ε times how much stronger
+    keys are than that noise (Wiener's filter, of z as far spread as ordinary code).
     """
-    floor = _FLOOR * ordinary.square().sum(0).mean()
-    stood: Tensor = torch.nn.functional.normalize((keys @ ordinary.T) @ ordinary + floor * keys)
+    floor = float(_FLOOR * ordinary.square().sum(0).mean())
+    told = floor * float(keys.double().square().mean()) / NOISE
+    if not told:
+        return torch.zeros_like(keys)
+    gram = ordinary.double() @ ordinary.double().T if gram is None else gram
+    inner = gram + (floor + told) * torch.eye(len(gram), dtype=gram.dtype)
+    felt = torch.linalg.solve(inner, (keys @ ordinary.T).double().T).T.to(keys.dtype)
+    stood: Tensor = torch.nn.functional.normalize(keys - told / (floor + told) * (keys - felt @ ordinary))
     return stood
 
 

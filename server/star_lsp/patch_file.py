@@ -51,9 +51,14 @@ def _parts(file: Any) -> Iterator[tuple[int, list[Any]]]:
     """
     import numpy
 
+    from star.packed import neurons_of, unpack
+
     names = set(file.keys())
     for layer in sorted(int(name.split(".")[0]) for name in names if name.endswith(".neurons")):
-        kind = ("keys", "values") if f"{layer}.keys" in names else ("delta",)
+        factors = (("keys", "values"), ("packed", "mantissas", "exponents"))
+        kind = next((each for each in factors if f"{layer}.{each[0]}" in names), ("delta",))
         neurons, first, *more = (file.get_tensor(f"{layer}.{name}") for name in ("neurons", *kind))
-        unnamed = more and not neurons.size and first.ndim == 2
-        yield layer, [numpy.arange(first.shape[1]) if unnamed else neurons, first, *more]
+        is_packed = len(more) > 1
+        if more and not neurons.size and first.ndim == 2:
+            neurons = numpy.arange(neurons_of(first.shape[1]) if is_packed else first.shape[1])
+        yield layer, [neurons, *(unpack(len(neurons), first, *more) if is_packed else (first, *more))]

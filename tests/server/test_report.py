@@ -70,15 +70,18 @@ def test_what_a_file_is_and_moves_is_told_of_keys_as_of_rows(tmp_path: Path) -> 
     values = torch.zeros(2, 8).index_fill(1, torch.tensor([0]), 6.0)
     rows = Rows(1, torch.tensor([4]), values[:1].clone())
     some, every = torch.tensor([2, 5, 9]), torch.arange(3)  # the latter are named by no file
-    patch = Patch(
-        "base", (rows, Factors(3, some, keys, values), Factors(5, every, keys.clone(), values.clone()))
-    )
+    fine = values + 2.0**-20
+    patch = Patch("base", (
+        rows, Factors(3, some, keys, fine), Factors(5, every, keys.clone(), fine.clone()),
+        Factors(6, some, keys, values), Factors(7, torch.arange(4), keys[:, [0, 1, 2, 2]], values),
+    ))  # fmt: skip
+    assert [len(each.tensors) for each in patch.rows] == [2, 3, 3, 4, 4], "the last two are packed"
     patch.save(tmp_path / "p.safetensors")
     assert identity(tmp_path / "p.safetensors") == ("base", patch.digest)
-    one, other, last = moved(tmp_path / "p.safetensors", 48)
+    one, other, last, packed, unnamed = moved(tmp_path / "p.safetensors", 48)
     assert (one.layer, one.norm, other.layer, other.neurons) == (1, 6.0, 3, 3)
-    assert {each.neuron: each.norm for each in other.most} == {2: 3.0, 5: 3.0, 9: 3.0}
-    assert {each.neuron: each.norm for each in last.most} == {0: 3.0, 1: 3.0, 2: 3.0}
+    for each, wanted in ((other, [2, 5, 9]), (last, [0, 1, 2]), (packed, [2, 5, 9]), (unnamed, [0, 1, 2, 3])):
+        assert {neuron.neuron: round(neuron.norm, 4) for neuron in each.most} == dict.fromkeys(wanted, 3.0)
 
 
 # -- showPatch

@@ -5,9 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from star.family import tensor_at
 from star.model import CodeModel
+from star.packed import coarse_keys
 from star.solve import Basis, damped, minimum_norm, natural, normalized, places, sparing
 
 SIZES = st.integers(1, 12)
@@ -100,13 +102,46 @@ def test_each_place_of_an_earlier_repair_counts_like_all_of_the_prompt_as_numpy_
     assert np.allclose(guard(torch.tensor(columns)).numpy(), inverse @ columns, rtol=1e-6, atol=1e-9)
 
 
-def test_a_key_tells_what_stood_where_it_was_made() -> None:
-    rng = np.random.default_rng(0)
-    other, stood = rng.normal(size=(5, 12)) * np.linspace(0.1, 3, 12), rng.normal(size=(2, 12))
-    guard = sparing(torch.zeros(0, 12), torch.tensor(other))
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("rows", [5, 30])
+def test_a_key_tells_what_stood_where_it_was_made_as_numpy_says(rows: int, known: bool) -> None:
+    rng = np.random.default_rng(rows)
+    other, keys = rng.normal(size=(rows, 12)) * np.linspace(0.1, 3, 12), rng.normal(size=(2, 12))
+    floor = 0.1 * np.square(other).sum() / 12
+    most = floor * np.square(keys).mean() / ((1 / 32) ** 2 / 12)
+    inverse = np.linalg.inv(other.T @ other + floor * np.eye(12))
+    wanted = np.linalg.solve(inverse + np.eye(12) / most, keys.T).T
+    gram = torch.tensor(other @ other.T) if known else None
+    found = places(torch.tensor(keys), torch.tensor(other), gram).numpy()
+    assert np.allclose(found, wanted / np.linalg.norm(wanted, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_a_key_that_was_rounded_was_made_later_ones_hardly_answer(seed: int) -> None:
+    """Taken at its word, it says less: most of what it says of what all code has there is rounding."""
+    rng = np.random.default_rng(seed)
+    usual = np.concatenate([np.full(8, 30.0), np.full(504, 1.0)])
+    other, stood, new = (torch.tensor(rng.normal(size=(rows, 512)) * usual) for rows in (64, 6, 4))
+    new += 0.5 * stood[:4]
+
+    def answer(earlier: Tensor | None) -> float:
+        guard = sparing(new[:0], other, None, None if earlier is None else earlier * new.norm(dim=1).mean())
+        assert guard
+        later = guard(new.T).T
+        return float(((later @ stood.T) / (later * new).sum(1, keepdim=True)).square().mean())
+
+    guard = sparing(new[:0], other)
     assert guard
-    found = places(guard(torch.tensor(stood).T).T, torch.tensor(other)).numpy()
-    assert np.allclose(found, stood / np.linalg.norm(stood, axis=1, keepdims=True))
+    rounded = torch.from_numpy(coarse_keys(guard(stood.T).T.numpy())).double() / 2**15
+    floor = 0.1 * other.square().sum() / 512
+    at_its_word = torch.nn.functional.normalize((rounded @ other.T) @ other + floor * rounded)
+    told = answer(places(rounded, other))
+    assert told < 0.5 * answer(at_its_word)
+    assert told < 0.05 * answer(None)
+
+
+def test_no_key_tells_nothing() -> None:
+    assert not places(torch.zeros(2, 12), torch.ones(3, 12)).any()
 
 
 def test_the_basis_is_the_rows_of_the_pseudo_inverse_with_the_final_gain_folded_in(model: CodeModel) -> None:
