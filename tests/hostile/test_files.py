@@ -371,6 +371,7 @@ def test_of_a_wheel_only_the_pinned_member_is_read_and_nothing_is_written_anywhe
     assert not Path("/tmp/star-lsp-out.txt").exists()
 
 
+@pytest.mark.process
 def test_a_member_that_becomes_a_thousand_times_its_size_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "evil.whl"
     part = wheel(path, **{"part.bin": bytes(200 * MB)})
@@ -419,6 +420,9 @@ PATCHES: dict[str, Callable[[Path], object]] = {
     "of an enormous shape": raw({"0.neurons": entry(0, 32, [2**60], "I64"), "0.delta": entry(32, 64)}),
     "of an overflowing shape": raw(
         {"0.neurons": entry(0, 32, [2**62, 2**62], "I64"), "0.delta": entry(32, 64)}),
+    "of packed keys of an enormous shape": raw({
+        "0.neurons": entry(0, 0, [0], "I32"), "0.packed": entry(0, 32, [2**20, 2**40], "U8"),
+        "0.mantissas": entry(32, 64, [2**20, 32], "I8"), "0.exponents": entry(64, 96, [2**20], "I8")}),
     "whose tensors overlap": raw({"0.neurons": entry(0, 64, [8], "I64"), "0.delta": entry(32, 64)}),
     "whose tensors have a gap": raw({"0.neurons": entry(0, 8, [1], "I64"), "0.delta": entry(32, 64)}),
     "that reaches past its end": raw(

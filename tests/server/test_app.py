@@ -398,6 +398,7 @@ def patched(session: Session, *cases: str) -> str:
     return id_
 
 
+@pytest.mark.process
 def test_what_another_process_changes_in_the_history_is_served_within_a_second(
     session: Session, manual: Client
 ) -> None:

@@ -66,6 +66,7 @@ def test_a_prompt_is_read_behind_what_begins_every_text(tmp_path: Path, read: li
     assert lengths[0] == lengths[1] + 1
 
 
+@pytest.mark.process
 def test_the_same_is_written_whatever_was_typed_and_asked_before(folder: Path) -> None:
     texts = ("", "r", "re", "return ", "x = y", "return y", "")
 
@@ -115,6 +116,7 @@ def test_what_eight_editors_have_read_is_not_read_again(folder: Path, read: list
     assert second < first / 2
 
 
+@pytest.mark.process
 def test_what_is_kept_of_many_long_documents_has_an_end(folder: Path) -> None:
     async def run() -> int:
         engine = Engine()

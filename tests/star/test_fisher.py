@@ -29,6 +29,7 @@ def test_moving_an_output_a_little_costs_half_of_what_its_fisher_information_say
     assert 0.5 < seen / expected < 2.0  # F is of one draw at each of some hundred tokens
 
 
+@pytest.mark.process
 def test_it_is_the_same_each_time_and_of_the_base_whatever_is_installed(one: CodeModel) -> None:
     layers = [one.depth - 2, one.depth - 1]
     basis = Basis(one)

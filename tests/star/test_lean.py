@@ -31,6 +31,7 @@ def _lean(model: CodeModel) -> Lean:
     return model.lean
 
 
+@pytest.mark.process
 @settings(deadline=None, max_examples=40)
 @given(model_type=st.sampled_from(KNOWN), texts=st.lists(IDS, min_size=1, max_size=4), keep=st.integers(1, 5))
 def test_whatever_the_pieces_the_logits_are_those_of_the_network(

@@ -45,6 +45,7 @@ def test_the_first_way_that_solves_and_passes_is_the_last_that_is_tried(one: Cod
     assert attempt.method == STRONG
 
 
+@pytest.mark.process
 def test_what_the_gate_takes_is_not_taken_from_the_next_attempt(
     one: CodeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,6 +71,7 @@ def test_what_the_gate_takes_is_not_taken_from_the_next_attempt(
     assert len(given) > 1
 
 
+@pytest.mark.process
 def test_a_refused_repair_is_made_more_gently_and_every_attempt_is_told(one: CodeModel) -> None:
     attempts = mend(one, [tiny.case(one)], _guarded(one, NONE), Budget(60), method=STRONG)
     assert not any(attempt.verdict.passed for attempt in attempts)
@@ -79,6 +81,7 @@ def test_a_refused_repair_is_made_more_gently_and_every_attempt_is_told(one: Cod
     assert all(each.method.elsewhere == (each.method.rate == STRONG.rate) for each in attempts)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("seed", [0, *map(tiny.later, (1, 2))])
 def test_what_contradicts_another_case_elsewhere_is_learnt_where_it_was_flagged_alone(seed: int) -> None:
     one = tiny.model("qwen2", seed)

@@ -328,6 +328,7 @@ def test_of_what_is_stored_in_half_precision_only_tables_of_embeddings_stay_so()
         assert kinds <= {torch.bfloat16 if isinstance(module, nn.Embedding) else torch.float32}
 
 
+@pytest.mark.process
 def test_a_model_stored_in_half_precision_is_repaired() -> None:
     half = _int8("llama", torch.float16)
     result = repair(half, [tiny.case(half)])

@@ -76,6 +76,7 @@ def test_a_case_is_solved_one_token_after_another_in_every_architecture(model: C
     assert _writes(model, result) == "x"
 
 
+@pytest.mark.process
 def test_a_token_that_another_ones_repair_broke_is_repaired_again(one: CodeModel) -> None:
     seen: list[Step] = []
     method = replace(
@@ -220,6 +221,7 @@ def _half_right(model: CodeModel, before: str) -> Case | None:
     return tiny.case(model, written + "xyz", before) if written.isalnum() and written.isascii() else None
 
 
+@pytest.mark.process
 def test_more_cases_may_move_more_neurons(one: CodeModel) -> None:
     cases = [tiny.case(one), tiny.case(one, "os", "import ", id="b")]
     for widen, times in ((True, 2), (False, 1)):
@@ -229,6 +231,7 @@ def test_more_cases_may_move_more_neurons(one: CodeModel) -> None:
         assert len(both.rows[0].neurons) == times * len(alone.rows[0].neurons)
 
 
+@pytest.mark.process
 def test_the_closed_form_holds_for_activations_of_any_length(one: CodeModel) -> None:
     """Doubling every activation (and halving every row) leaves the movement as it is."""
     case = tiny.case(one, "")
@@ -288,6 +291,7 @@ def test_a_repair_stands_on_what_is_installed(one: CodeModel) -> None:
     assert [write(one, case) for case in both] == ["x+1", "os"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("model", tiny.ONE, indirect=True)
 def test_a_repair_moves_the_places_of_earlier_ones_less_when_it_spares_them(model: CodeModel) -> None:
     first, basis, shorter = tiny.case(model), Basis(model), replace(BATCH, rate=0.7)
@@ -308,6 +312,7 @@ def test_a_repair_moves_the_places_of_earlier_ones_less_when_it_spares_them(mode
     assert moved(True) < moved(False)
 
 
+@pytest.mark.process
 def test_what_was_taught_once_can_be_taught_otherwise(one: CodeModel) -> None:
     """The place of an earlier repair is spared, but not from the very repair that is at it."""
     install(one, [repair(one, [tiny.case(one)], Budget(60), method=BATCH).patch])
@@ -316,6 +321,7 @@ def test_what_was_taught_once_can_be_taught_otherwise(one: CodeModel) -> None:
     assert _writes(one, again) == "x-1"
 
 
+@pytest.mark.process
 def test_only_so_many_earlier_places_are_spared(one: CodeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     basis, first, second = Basis(one), tiny.case(one), tiny.case(one, "y*2", "for y in", id="b")
     earlier = repair(one, [first], Budget(60), method=BATCH, basis=basis).patch
@@ -328,6 +334,7 @@ def test_only_so_many_earlier_places_are_spared(one: CodeModel, monkeypatch: pyt
     assert some.digest != every.digest
 
 
+@pytest.mark.process
 def test_the_places_of_a_case_are_not_held_against_its_own_next_repair(one: CodeModel) -> None:
     basis = Basis(one)
     install(one, [repair(one, [tiny.case(one)], Budget(60), method=BATCH, basis=basis).patch])
@@ -403,6 +410,7 @@ def test_the_published_method_goes_on_when_nothing_fails_any_more(one: CodeModel
     assert whole.patch.digest != stopped.patch.digest
 
 
+@pytest.mark.process
 def test_a_step_that_made_it_worse_is_taken_back_at_half_the_rate(one: CodeModel) -> None:
     method, case = replace(BATCH, rate=40.0, grow=1.0), tiny.case(one, "x + 1")
     seen: list[Step] = []
@@ -418,6 +426,7 @@ def test_a_step_that_made_it_worse_is_taken_back_at_half_the_rate(one: CodeModel
     assert seen[-1].loss == seen[-2].loss
 
 
+@pytest.mark.process
 def test_a_rate_that_is_too_timid_grows_until_a_step_is_taken_back(one: CodeModel) -> None:
     timid = replace(BATCH, rate=BATCH.rate / 64)
     result, seen = _steps(one, timid, Budget(60))
@@ -429,6 +438,7 @@ def test_a_rate_that_is_too_timid_grows_until_a_step_is_taken_back(one: CodeMode
     assert all(later >= earlier for earlier, later in pairwise(rates[: highest + 1]))
 
 
+@pytest.mark.process
 def test_each_failing_token_has_steps_of_its_own_in_iterative_mode(one: CodeModel) -> None:
     method = replace(ITERATIVE, rate=1e-6, back_off=False)
     result, seen = _steps(one, method, Budget(2))
@@ -436,6 +446,7 @@ def test_each_failing_token_has_steps_of_its_own_in_iterative_mode(one: CodeMode
     assert {step.targets for step in seen} == {1}
 
 
+@pytest.mark.process
 def test_seconds_are_a_budget_too(one: CodeModel) -> None:
     result, seen = _steps(one, BATCH, Budget(10_000, seconds=0.0))
     assert (result.steps, len(seen)) == (0, 1)
@@ -479,6 +490,7 @@ def test_nothing_to_repair_and_nothing_before_it_are_refused(one: CodeModel) -> 
         repair(one, [replace(tiny.case(one), prompt=())])
 
 
+@pytest.mark.process
 def test_a_basis_that_is_known_gives_the_same_patch(one: CodeModel) -> None:
     known = repair(one, [tiny.case(one)], Budget(3), method=BATCH, basis=Basis(one, Basis(one).factor))
     assert known.patch.digest == repair(one, [tiny.case(one)], Budget(3), method=BATCH).patch.digest

@@ -172,6 +172,7 @@ def test_numbers_fitted_to_texts_that_began_otherwise_are_made_anew(tmp_path: Pa
     assert (folder / "int8.safetensors").stat().st_mtime_ns > made
 
 
+@pytest.mark.process
 def test_a_model_is_taught_a_tag_that_its_tokenizer_has_a_token_for() -> None:
     network = tiny.network("qwen2")
     network.resize_token_embeddings(with_tags().get_vocab_size(), mean_resizing=False)

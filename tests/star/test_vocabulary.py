@@ -98,6 +98,7 @@ def test_a_guess_changes_nothing_where_something_is_healed(one: CodeModel, right
     assert decode(one, prompt, stop, 8, guess=guess, healed="= ") == alone
 
 
+@pytest.mark.process
 def test_a_repair_of_a_healed_case_makes_the_server_write_it(one: CodeModel) -> None:
     case = _healed(one, "def f(x):\n    return", " ", "x+1")
     assert write(one, case) != "x+1"
