@@ -115,6 +115,13 @@ class Factors:
             return dict(zip(_FACTORS, [neurons, *kept], strict=True))
         return dict(zip(_PACKED, [neurons, *map(torch.from_numpy, packed)], strict=True))
 
+    def coarse(self) -> "Factors":
+        """Nearly the same, rounded until it can be packed: keys first, then the values that come nearest."""
+        keys = torch.from_numpy(coarse_keys(self.keys.double().numpy()))
+        nearest = torch.linalg.lstsq(keys.double().T, self.keys.double().T).solution
+        values = coarse_values((nearest @ self.values.double()).numpy())
+        return replace(self, keys=keys, values=torch.from_numpy(values))
+
 
 #: What a patch adds to one layer.
 Part = Rows | Factors
@@ -157,6 +164,11 @@ class Patch:
     def size_bytes(self) -> int:
         """What the parts take on disk."""
         return sum(each.nbytes for rows in self.rows for each in rows.tensors.values())
+
+    def coarse(self) -> "Patch":
+        """Nearly the same, in a third of the room."""
+        rows = tuple(part.coarse() if isinstance(part, Factors) else part for part in self.rows)
+        return Patch(self.base, rows, self.manifest)
 
     def stripped(self) -> "Patch":
         """The same name and layers and nothing to install anew: what is installed still."""
@@ -541,26 +553,18 @@ class Draft:
                 layer, torch.cat([delta, torch.zeros(count, delta.shape[1])]) if count else delta.clone()
             )
 
-    def condense(self, *, coarse: bool = False) -> None:
+    def condense(self) -> None:
         """Have no more directions in layers of factors than they move in, and put that into the model.
 
         Places that shall stay still have keys of their own, but what is added has one direction for each
-        place that was steered. ``coarse``: both sides are rounded until they can be packed, keys first, and
-        values are those that then come nearest.
+        place that was steered.
         """
         for layer, part in self._parts.items():
             if isinstance(part, Factors) and part.values.any():
                 strength, keys, values = _directions(part)
-                values = strength[:, None] * values
-                if coarse:
-                    rounded_keys = torch.from_numpy(coarse_keys(keys.numpy()))
-                    nearest = torch.linalg.lstsq((rounded_keys.double() * _KEY).T, keys.T).solution
-                    values = torch.from_numpy(coarse_values((nearest @ values).numpy()))
-                    self._parts[layer] = replace(part, keys=rounded_keys, values=values)
-                else:
-                    self._parts[layer] = replace(part, keys=part.keys[:0], values=part.values[:0])
-                    values *= torch.tensor(self.extend(layer, keys))[:, None]
-                self._put(layer, values)
+                self._parts[layer] = replace(part, keys=part.keys[:0], values=part.values[:0])
+                reach = torch.tensor(self.extend(layer, keys))
+                self._put(layer, (strength * reach)[:, None] * values)
 
     def patch(self, manifest: Mapping[str, Any]) -> Patch:
         """The draft as a patch; layers that did not move are left out."""

@@ -15,7 +15,7 @@ from star.case import Case, Failure
 from star.errors import Cancelled
 from star.locate import Layers, Pattern, Rank, layers_by_depth, layers_by_loss, neurons
 from star.model import CodeModel
-from star.patch import Draft
+from star.patch import Draft, Patch, installed
 from star.result import Budget, Outcome, Result, Step, outcome
 from star.solve import Basis, Guard, minimum_norm, natural, places, shares, sparing
 from star.trace import Lesson, Place, System, Trace, begun, elsewhere, join, prepare, trace
@@ -75,7 +75,7 @@ _BEYOND, _LOSS = 1.0, 1e-9
 #: So many places of earlier repairs are spared at most, in each layer.
 _EARLIER = 256
 #: A lead in log-probability that no rounding overturns: in no order of summation, not in bf16, and not when
-#: the patch is brought into few bits.
+#: the patch is brought into few bits (which takes 0.3 at most, `star/README.md`).
 _SURE = 0.5
 #: A loss larger by no more than this is the same loss.
 _SAME = 1.0001
@@ -142,6 +142,8 @@ def repair(
         else neurons(first.scores, method.pattern, method.ratio * max(failing, 1))
     )
     steps = 0
+    sure: Trace | None = None
+    learnt: Sequence[Lesson] = ()
     with Draft(model, chosen, factored=method.step == "outputs") as draft:
         if is_wrong and basis:
             until = started + budget.seconds
@@ -153,8 +155,9 @@ def repair(
             else:
                 loop.one_by_one(read)
             steps = loop.steps
-            sure = loop.sure if method.margin >= _SURE else None
-            draft.condense(coarse=sure is not None)
+            draft.condense()
+            if method.margin >= _SURE:
+                sure, learnt = loop.sure, loop.learnt
             if sure:
                 # Each token leads by more than rounding changes: greedy decoding writes just these.
                 last = sure
@@ -164,6 +167,8 @@ def repair(
                 outcomes = tuple(outcome(model, case) for case in cases)
         manifest: dict[str, Any] = {"method": asdict(method), "cases": [case.id for case in cases]}
         patch = draft.patch(manifest)
+    if sure and method.step == "outputs":
+        patch = _in_few_bits(model, patch, sure, learnt)
     return Result(
         outcomes,
         first.failures,
@@ -175,6 +180,15 @@ def repair(
         time.monotonic() - started,
         tuple(sorted(chosen)),
     )
+
+
+def _in_few_bits(model: CodeModel, patch: Patch, sure: Trace, learnt: Sequence[Lesson]) -> Patch:
+    """The patch rounded until it can be packed, unless that would change what is written."""
+    coarse = patch.coarse()
+    if float(sure.leads.min()) >= _SURE:
+        return coarse
+    with installed(model, [*model.patches, coarse]):  # a place where a suggestion ends needs no lead
+        return patch if trace(model, learnt).failures else coarse
 
 
 def _by_loss(method: Star) -> bool:
@@ -222,8 +236,9 @@ class _Loop:
         #: By layer, the row of each place's key, and what it was divided by.
         self._scales: dict[int, dict[Place, tuple[int, float]]] = {layer: {} for layer in draft.neurons}
         self.steps = 0
-        #: The last look at all lessons, once none of them fails by the margin.
+        #: The last look at all lessons, once none of them fails by the margin, and those of the cases.
         self.sure: Trace | None = None
+        self.learnt: Sequence[Lesson] = ()
 
     def together(self, lessons: Sequence[Lesson], others: Sequence[Lesson] = ()) -> None:
         """Batch mode: all failing positions of all lessons, and of ``others``, in one system."""
@@ -305,7 +320,7 @@ class _Loop:
             # Without a place to steer, X is zero, now and ever after.
             steered = set(failing if method.fixed else map(_place, seen.failures))
             if solved and only is None:
-                self.sure = seen
+                self.sure, self.learnt = seen, lessons[:judged]
             if solved or not steered or taken >= self._budget or self._is_late:
                 return taken
             steers.learn(seen.failures)

@@ -16,8 +16,8 @@ from star.case import Case
 from star.decode import write
 from star.errors import Cancelled, CaseError
 from star.model import CodeModel
-from star.patch import Factors, install
-from star.repair import PUBLISHED, Star, _how_far, repair
+from star.patch import Factors, install, installed
+from star.repair import PUBLISHED, Star, _how_far, _in_few_bits, repair
 from star.result import Budget, Result, Step
 from star.solve import Basis
 from star.trace import prepare, trace
@@ -262,6 +262,33 @@ def test_what_a_repair_says_is_written_is_what_decoding_writes(one: CodeModel, m
     assert result.solved
     assert [outcome.after for outcome in result.outcomes] == written == ["x+1", "os"]
     assert (result.failures_after, result.exact_after) == ((), 100.0)
+
+
+def test_a_patch_takes_few_bits_once_all_is_learnt_by_a_lead(one: CodeModel) -> None:
+    case = tiny.case(one)
+
+    def packed(margin: float, budget: Budget) -> tuple[bool, set[bool]]:
+        result = repair(one, [case], budget, method=replace(BATCH, margin=margin))
+        return result.solved, {"packed" in part.tensors for part in result.patch.rows}
+
+    assert packed(0.6, Budget(80)) == (True, {True})
+    assert packed(0.1, Budget(80)) == (True, {False}), "a lead that rounding may overturn"
+    assert packed(0.6, Budget(1)) == (True, {False}), "right, and not yet by the margin"
+
+
+@pytest.mark.parametrize("lead", [0.1, 0.6])
+def test_a_patch_is_rounded_only_if_the_same_is_written_where_a_suggestion_ends_without_a_lead(
+    one: CodeModel, monkeypatch: pytest.MonkeyPatch, lead: float
+) -> None:
+    case = tiny.case(one)
+    lessons = prepare(one, [case])
+    patch = _batch(one).patch
+    with installed(one, [patch]):
+        sure = replace(trace(one, lessons, system="targets"), leads=torch.tensor([3.0, 3.0, 3.0, lead]))
+    assert _in_few_bits(one, patch, sure, lessons).digest == patch.coarse().digest
+    monkeypatch.setattr("star.patch.coarse_values", lambda values: np.zeros(values.shape, np.float32))
+    assert (_in_few_bits(one, patch, sure, lessons) is patch) == (lead < 0.5)
+    assert not one.patches
 
 
 def test_two_cases_are_solved_in_one_system(model: CodeModel) -> None:
