@@ -18,7 +18,7 @@ from torch import Tensor
 
 from star.errors import PatchError
 from star.model import CodeModel
-from star.packed import coarse_keys, coarse_values, neurons_of, pack, packed_bytes, unpack
+from star.parts import KEY, VALUE, coarse_keys, coarse_values, factors, layers, read
 from star.product import Beside, Int8Linear
 from star.room import mapped
 
@@ -38,16 +38,10 @@ __all__ = [
 _FORMAT = "4"
 #: Format 1 has rows and no factors, format 2 names all neurons of these, format 3 packs none. All are read.
 _FORMATS = ("1", "2", "3", _FORMAT)
-#: Keys are whole numbers of the first, values of the second: so every sum of their products is exact in fp64,
-#: whatever the order, as long as no weight moves by more than 2⁸.
-_KEY, _VALUE = 2.0**-15, 2.0**-30
+#: The largest whole number that a key has.
 _MOST = 2**15 - 1
 #: Directions below this share of the strongest are left out: rounding weights to bf16 changes more (2⁻⁹).
 _WEAK = 1e-3
-#: The names and types of what a part is made of, in a file: rows, factors, factors in few bits.
-_ROWS = {"neurons": "I64", "delta": "F32"}
-_FACTORS = {"neurons": "I32", "keys": "I16", "values": "F32"}
-_PACKED = {"neurons": "I32", "packed": "U8", "mantissas": "I8", "exponents": "I8"}
 #: Bytes of a patch's header, and of the manifest in it: what it is made of is a few kB.
 _LONGEST_HEADER, _LONGEST_MANIFEST = 1 << 24, 1 << 22
 
@@ -75,7 +69,8 @@ class Rows:
 class Factors:
     """What is added to some neurons of one layer, as few directions: ``delta = keysᵀ · values``.
 
-    Keys are whole numbers of 2⁻¹⁵, values multiples of 2⁻³⁰ in fp32: what they come to has one value,
+    Keys are whole numbers of 2⁻¹⁵, values multiples of 2⁻³⁰ in fp32: every sum of their products is exact in
+    fp64, whatever the order, as long as no weight moves by more than 2⁸. So what they come to has one value,
     the same on every machine and with any number of threads.
     """
 
@@ -92,7 +87,7 @@ class Factors:
     @property
     def exact(self) -> Float[Tensor, "k d"]:
         """The same in fp64, in which it is exact."""
-        return (self.keys.double() * _KEY).T @ self.values.double()
+        return (self.keys.double() * KEY).T @ self.values.double()
 
     @property
     def numbers(self) -> tuple[Tensor, ...]:
@@ -101,19 +96,9 @@ class Factors:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What is kept on disk, by the end of its name: packed, as repairs are, or else as it is.
-
-        Neurons that are all from the first on go unnamed, where keys tell how many these are.
-        """
-        packed = pack(self.keys.numpy(), self.values.numpy())
-        count = len(self.neurons)
-        told = neurons_of(packed[0].shape[1]) if packed else count
-        unnamed = told == count and torch.equal(self.neurons, torch.arange(count))
-        neurons = self.neurons[:0].int() if unnamed else self.neurons.int().contiguous()
-        if packed is None:
-            kept = [self.keys.contiguous(), self.values.contiguous()]
-            return dict(zip(_FACTORS, [neurons, *kept], strict=True))
-        return dict(zip(_PACKED, [neurons, *map(torch.from_numpy, packed)], strict=True))
+        """What is kept on disk, by the end of its name."""
+        kept = factors(self.neurons.numpy(), self.keys.numpy(), self.values.numpy())
+        return {name: torch.from_numpy(each) for name, each in kept.items()}
 
     def coarse(self) -> "Factors":
         """Nearly the same, rounded until it can be packed: keys first, then the values that come nearest."""
@@ -222,12 +207,10 @@ def load(path: Path, model: CodeModel) -> Patch:
             manifest = json.loads(about["manifest"])
             if not isinstance(manifest, dict):
                 raise _bad(path, "has a manifest that is no object")
-            parts = _parts(file)
-            if sorted(file.keys()) != sorted(
-                f"{layer}.{name}" for layer in parts for name in parts[layer]
-            ) or not all(0 <= layer < model.depth for layer in parts):
-                raise _bad(path, "has parts that no patch for this model has")
-            rows = tuple(_checked(path, file, layer, parts[layer], model) for layer in parts)
+            found = layers(file)
+            if not all(0 <= layer < model.depth for layer in found):
+                raise _bad(path, "has parts for layers that this model has not")
+            rows = tuple(_checked(path, file, layer, model) for layer in found)
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise _bad(path, f"cannot be read ({error})") from error
     return Patch(base, rows, manifest)
@@ -244,60 +227,27 @@ def _look(path: Path, model: CodeModel) -> None:
         raise _bad(path, "is larger than any patch for this model")
 
 
-def _parts(file: Any) -> dict[int, Mapping[str, str]]:
-    """By layer, ascending, what kind of part there is."""
-    names = set(file.keys())
-    layers = sorted(int(name.split(".")[0]) for name in names if name.endswith(".neurons"))
-
-    def kind(layer: int) -> Mapping[str, str]:
-        found = (each for each in (_FACTORS, _PACKED) if f"{layer}.{list(each)[1]}" in names)
-        return next(found, _ROWS)
-
-    return {layer: kind(layer) for layer in layers}
-
-
-def _part(file: Any, layer: int, names: Mapping[str, str], count: int) -> Part:
-    index, *others = (file.get_tensor(f"{layer}.{name}") for name in names)
-    neurons = torch.from_numpy(index)
-    if names is _ROWS:
-        return Rows(layer, neurons, *map(torch.from_numpy, others))
-    keys, values = map(torch.from_numpy, unpack(count, *others) if names is _PACKED else others)
-    return Factors(layer, neurons.long() if len(neurons) else torch.arange(count), keys, values)
-
-
-def _checked(path: Path, file: Any, layer: int, names: Mapping[str, str], model: CodeModel) -> Part:
-    """One layer's part; types and shapes are looked at before anything is read."""
-    slices = {name: file.get_slice(f"{layer}.{name}") for name in names}
-    if [each.get_dtype() for each in slices.values()] != list(names.values()):
-        raise _bad(path, f"has numbers of the wrong type in layer {layer}")
-    index, *others = (each.get_shape() for each in slices.values())
-    count = index[0] if len(index) == 1 else -1
-    rank, *broad = others[0] if others[0] else (-1,)
-    if names is not _ROWS and index == [0] and len(broad) == 1:  # all of them, unnamed
-        count = neurons_of(broad[0]) if names is _PACKED else broad[0]
-    if names is _ROWS:
-        wanted = [[count, model.width]]
-    elif names is _FACTORS:
-        wanted = [[rank, count], [rank, model.width]]
-    else:
-        wanted = [[rank, packed_bytes(count)], [rank, model.width], [rank]]
-    if not 0 <= count <= model.neurons or others != wanted:
+def _checked(path: Path, file: Any, layer: int, model: CodeModel) -> Part:
+    """One layer's part, with nothing in it that no patch for this model has."""
+    neurons, *numbers = map(torch.from_numpy, read(file, layer))
+    if len(neurons) > model.neurons or numbers[-1].shape[1] != model.width:
         raise _bad(path, f"has rows of the wrong shape in layer {layer}")
-    part = _part(file, layer, names, count)
-    known = (part.neurons >= 0).all() and (part.neurons < model.neurons).all()
-    if not (known and (part.neurons.diff() > 0).all()):
+    known = (neurons >= 0).all() and (neurons < model.neurons).all()
+    if not (known and (neurons.diff() > 0).all()):
         raise _bad(path, f"names neurons out of order, twice or that are not there, in layer {layer}")
-    numbers = part.values if isinstance(part, Factors) else part.delta
-    if not numbers.isfinite().all():
+    if not numbers[-1].isfinite().all():
         raise _bad(path, f"holds a number that is not finite in layer {layer}")
-    if isinstance(part, Factors) and not torch.equal(numbers, rounded(numbers)):
+    if len(numbers) == 1:
+        return Rows(layer, neurons, *numbers)
+    keys, values = numbers
+    if not torch.equal(values, rounded(values)):
         raise _bad(path, f"holds a number that is not as exact as all are in layer {layer}")
-    return part
+    return Factors(layer, neurons, keys, values)
 
 
 def rounded(values: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Values as factors keep them."""
-    return ((values.double() / _VALUE).round() * _VALUE).float()
+    return ((values.double() / VALUE).round() * VALUE).float()
 
 
 def _bad(path: Path, what: str) -> PatchError:
@@ -462,7 +412,7 @@ def _keys(factors: Sequence[Factors], neurons: Int[Tensor, " k"], dtype: torch.d
     start = 0
     for each in factors:
         stop = start + len(each.keys)
-        keys[start:stop, torch.searchsorted(neurons, each.neurons)] = each.keys.to(dtype) * _KEY
+        keys[start:stop, torch.searchsorted(neurons, each.neurons)] = each.keys.to(dtype) * KEY
         start = stop
     return keys
 
@@ -514,7 +464,7 @@ class Draft:
         assert isinstance(part, Factors)
         reach = keys.abs().amax(1, keepdim=True)
         reach = torch.where(reach > 0, reach, 1.0)
-        new = (keys / reach / _KEY).round().clamp(-_MOST, _MOST).to(torch.int16)
+        new = (keys / reach / KEY).round().clamp(-_MOST, _MOST).to(torch.int16)
         values = torch.cat([part.values, torch.zeros(len(new), self._model.width)])
         self._parts[layer] = replace(part, keys=torch.cat([part.keys, new]), values=values)
         return [float(each) for each in reach]
@@ -523,7 +473,7 @@ class Draft:
         """The keys of a layer of factors, in fp64."""
         part = self._parts[layer]
         assert isinstance(part, Factors)
-        return part.keys.double() * _KEY
+        return part.keys.double() * KEY
 
     def earlier_keys(self, layer: int, cases: Set[str]) -> Float[Tensor, "e k"]:
         """The keys of installed patches for none of these cases, over the neurons that may move here."""
@@ -601,7 +551,7 @@ def _directions(
     part: Factors,
 ) -> tuple[Float[Tensor, " r"], Float[Tensor, "r k"], Float[Tensor, "r d"]]:
     """What factors come to as the fewest: singular values, and vectors of both sides, but for weak ones."""
-    across, within = torch.linalg.qr((part.keys.double() * _KEY).T)
+    across, within = torch.linalg.qr((part.keys.double() * KEY).T)
     left, strength, right = torch.linalg.svd(within @ part.values.double(), full_matrices=False)
     count = int((strength > _WEAK * strength[0]).sum())
     return strength[:count], (across @ left[:, :count]).T, right[:count]

@@ -74,8 +74,7 @@ class Star:
 _BEYOND, _LOSS = 1.0, 1e-9
 #: So many places of earlier repairs are spared at most, in each layer.
 _EARLIER = 256
-#: A lead in log-probability that no rounding overturns: in no order of summation, not in bf16, and not when
-#: the patch is brought into few bits (which takes 0.3 at most, `star/README.md`).
+#: A lead in log-probability that no order of summation overturns, in bf16 neither.
 _SURE = 0.5
 #: A loss larger by no more than this is the same loss.
 _SAME = 1.0001
@@ -159,7 +158,7 @@ def repair(
             if method.margin >= _SURE:
                 sure, learnt = loop.sure, loop.learnt
             if sure:
-                # Each token leads by more than rounding changes: greedy decoding writes just these.
+                # Each token leads by more than rounding can change: greedy decoding writes just these.
                 last = sure
                 outcomes = tuple(Outcome(case.id, case.stop.trim(case.expected), True) for case in cases)
             else:
@@ -168,7 +167,7 @@ def repair(
         manifest: dict[str, Any] = {"method": asdict(method), "cases": [case.id for case in cases]}
         patch = draft.patch(manifest)
     if sure and method.step == "outputs":
-        patch = _in_few_bits(model, patch, sure, learnt)
+        patch = _in_few_bits(model, patch, learnt)
     return Result(
         outcomes,
         first.failures,
@@ -182,13 +181,11 @@ def repair(
     )
 
 
-def _in_few_bits(model: CodeModel, patch: Patch, sure: Trace, learnt: Sequence[Lesson]) -> Patch:
-    """The patch rounded until it can be packed, unless that would change what is written."""
+def _in_few_bits(model: CodeModel, patch: Patch, learnt: Sequence[Lesson]) -> Patch:
+    """The patch rounded until it can be packed, if just the same is written with that."""
     coarse = patch.coarse()
-    if float(sure.leads.min()) >= _SURE:
-        return coarse
-    with installed(model, [*model.patches, coarse]):  # a place where a suggestion ends needs no lead
-        return patch if trace(model, learnt).failures else coarse
+    with installed(model, [*model.patches, coarse]):
+        return patch if trace(model, learnt, margin=_SURE / 2).failures else coarse
 
 
 def _by_loss(method: Star) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from star.everyday import texts
 from star.fisher import Fisher, fisher, known_by
 from star.model import CodeModel
-from star.packed import NOISE
+from star.parts import NOISE
 from star.patch import installed
 
 __all__ = [
@@ -172,7 +172,8 @@ def sparing(
     mean diagonal without E, so that what hardly ever fires may be used, and what always does is spared.
     Through the smaller of two Gram matrices (Woodbury's identity), of which ``gram`` is ``B Bᵀ`` where known.
     What is as wide as a layer is multiplied in the type given, fp32 for a repair: keys are rounded to 2⁻¹⁵ of
-    their largest, and strong directions, which fp32 tells apart worst, hardly move. The rest is in fp64.
+    their largest, or less finely, and strong directions, which fp32 tells apart worst, hardly move. The rest
+    is in fp64.
     """
     kind = own.dtype if ordinary is None else torch.promote_types(own.dtype, ordinary.dtype)
     near = own.to(kind) / max(len(own), 1) ** 0.5
@@ -214,13 +215,13 @@ def places(
     keys are than that noise (Wiener's filter, of z as far spread as ordinary code).
     """
     floor = float(_FLOOR * ordinary.square().sum(0).mean())
-    told = floor * float(keys.double().square().mean()) / NOISE
+    told = floor * float(torch.linalg.vector_norm(keys, dtype=torch.float64)) ** 2 / keys.numel() / NOISE
     if not told:
         return torch.zeros_like(keys)
     gram = ordinary.double() @ ordinary.double().T if gram is None else gram
     inner = gram + (floor + told) * torch.eye(len(gram), dtype=gram.dtype)
     felt = torch.linalg.solve(inner, (keys @ ordinary.T).double().T).T.to(keys.dtype)
-    stood: Tensor = torch.nn.functional.normalize(keys - told / (floor + told) * (keys - felt @ ordinary))
+    stood: Tensor = torch.nn.functional.normalize(floor / told * keys + felt @ ordinary)
     return stood
 
 

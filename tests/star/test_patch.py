@@ -19,7 +19,7 @@ from torch import Tensor
 
 from star.errors import PatchError
 from star.model import CodeModel
-from star.packed import coarse_keys, coarse_values
+from star.parts import coarse_keys, coarse_values
 from star.patch import Draft, Factors, Patch, Rows, install, installed, load, rounded, strip
 
 IDS = tuple(range(5, 45))

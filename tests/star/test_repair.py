@@ -16,8 +16,8 @@ from star.case import Case
 from star.decode import write
 from star.errors import Cancelled, CaseError
 from star.model import CodeModel
-from star.patch import Factors, install, installed
-from star.repair import PUBLISHED, Star, _how_far, _in_few_bits, repair
+from star.patch import Factors, install
+from star.repair import PUBLISHED, STRENGTHS, Star, _how_far, _in_few_bits, repair
 from star.result import Budget, Result, Step
 from star.solve import Basis
 from star.trace import prepare, trace
@@ -276,19 +276,34 @@ def test_a_patch_takes_few_bits_once_all_is_learnt_by_a_lead(one: CodeModel) -> 
     assert packed(0.6, Budget(1)) == (True, {False}), "right, and not yet by the margin"
 
 
-@pytest.mark.parametrize("lead", [0.1, 0.6])
-def test_a_patch_is_rounded_only_if_the_same_is_written_where_a_suggestion_ends_without_a_lead(
-    one: CodeModel, monkeypatch: pytest.MonkeyPatch, lead: float
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_patch_is_rounded_only_if_the_same_is_written_then(
+    one: CodeModel, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
-    case = tiny.case(one)
-    lessons = prepare(one, [case])
-    patch = _batch(one).patch
-    with installed(one, [patch]):
-        sure = replace(trace(one, lessons, system="targets"), leads=torch.tensor([3.0, 3.0, 3.0, lead]))
-    assert _in_few_bits(one, patch, sure, lessons).digest == patch.coarse().digest
-    monkeypatch.setattr("star.patch.coarse_values", lambda values: np.zeros(values.shape, np.float32))
-    assert (_in_few_bits(one, patch, sure, lessons) is patch) == (lead < 0.5)
+    lessons = prepare(one, [tiny.case(one)])
+    result = repair(one, [tiny.case(one)], Budget(80), method=BATCH)
+    patch = result.patch
+    monkeypatch.setattr("star.patch.coarse_values", lambda values: (share * values).astype(np.float32))
+    assert _in_few_bits(one, patch, lessons) is patch
     assert not one.patches
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("kind", ["qwen2", "gpt2", "gptj", "starcoder2", "gpt_neox"])
+def test_what_a_gentle_repair_says_is_written_is_what_its_patch_in_few_bits_writes(kind: str) -> None:
+    """An end may lead by next to nothing, which rounding could overturn."""
+    packed = 0
+    for seed in range(12):
+        model = tiny.model(kind, seed=seed)
+        case = tiny.case(model, f"t{seed}")
+        result = repair(model, [case], Budget(60), method=STRENGTHS["gentle"])
+        packed += all("packed" in part.tensors for part in result.patch.rows)
+        install(model, [result.patch])
+        written = write(model, case)
+        install(model, [])
+        (told,) = result.outcomes
+        assert (told.solved, told.after) == (written == case.expected, written)
+    assert packed > 6
 
 
 def test_two_cases_are_solved_in_one_system(model: CodeModel) -> None:

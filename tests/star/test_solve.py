@@ -9,7 +9,7 @@ from torch import Tensor
 
 from star.family import tensor_at
 from star.model import CodeModel
-from star.packed import coarse_keys
+from star.parts import coarse_keys
 from star.solve import Basis, damped, minimum_norm, natural, normalized, places, sparing
 
 SIZES = st.integers(1, 12)

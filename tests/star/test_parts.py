@@ -1,11 +1,15 @@
 """Keys and values in few bits."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
-from star.packed import coarse_keys, coarse_values, neurons_of, pack, packed_bytes, unpack
+from star.parts import coarse_keys, coarse_values, factors, layers, pack, packed_bytes, read, unpack
 
 COUNTS = st.integers(0, 9)
 
@@ -61,6 +65,38 @@ def test_what_is_finer_is_not_packed(what: str) -> None:
     assert pack(whole, coarse) is None
 
 
-def test_bytes_tell_of_how_many_neurons_a_key_is_where_all_are_filled() -> None:
-    told = {neurons for neurons in range(200) if neurons_of(packed_bytes(neurons)) == neurons}
-    assert told == {neurons for neurons in range(200) if neurons % 4 != 3}
+@pytest.mark.parametrize("neurons", [[], [0], [0, 1], [0, 1, 2], [1, 2], [*range(48)], [*range(47)]])
+@pytest.mark.parametrize("finer", [0, 1])
+def test_a_file_names_the_neurons_that_the_shape_of_keys_does_not_tell(
+    neurons: list[int], finer: int, tmp_path: Path
+) -> None:
+    keys, values = _made(3, len(neurons), 6, 0, 1.0)
+    whole, coarse = coarse_keys(keys) + np.int16(finer), coarse_values(values)
+    kept = factors(np.array(neurons, np.int64), whole, coarse)
+    save_file({f"7.{name}": each for name, each in kept.items()}, tmp_path / "a")
+    with safe_open(tmp_path / "a", "np") as file:
+        assert layers(file) == [7]
+        for back, wanted in zip(read(file, 7), (np.array(neurons), whole, coarse), strict=True):
+            assert np.array_equal(back, wanted)
+    is_first = neurons == [*range(len(neurons))]
+    is_told = is_first and (finer or len(neurons) % 4 != 3)
+    assert len(kept["neurons"]) == (0 if is_told else len(neurons))
+
+
+def test_values_in_columns_are_kept_as_those_in_rows() -> None:
+    keys, values = _made(3, 8, 6, 0, 1.0)
+    whole, coarse = coarse_keys(keys), coarse_values(values)
+    for kept in (whole, whole + np.int16(1)):
+        columns = factors(np.arange(8), np.asfortranarray(kept), np.asfortranarray(coarse))
+        for name, each in factors(np.arange(8), kept, coarse).items():
+            assert np.array_equal(columns[name], each)
+            assert columns[name].flags["C_CONTIGUOUS"]
+
+
+def test_bits_that_only_fill_a_byte_must_be_zero() -> None:
+    keys, values = _made(2, 5, 6, 0, 1.0)
+    packed = pack(coarse_keys(keys), coarse_values(values))
+    assert packed
+    packed[0][1, -1] |= 1
+    with pytest.raises(ValueError, match="only fill a byte"):
+        unpack(5, *packed)
