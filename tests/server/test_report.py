@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 from star.patch import Factors, Patch, Rows
 from star_lsp.moved import moved
-from star_lsp.patch_file import identity
+from star_lsp.patch_file import deltas, identity
+from star_lsp.sound import unsound
 from star_lsp.store import Case, Store
 from tests.server import actor
 from tests.server.client import Client, Message, Refused
@@ -82,6 +83,43 @@ def test_what_a_file_is_and_moves_is_told_of_keys_as_of_rows(tmp_path: Path) -> 
     assert (one.layer, one.norm, other.layer, other.neurons) == (1, 6.0, 3, 3)
     for each, wanted in ((other, [2, 5, 9]), (last, [0, 1, 2]), (packed, [2, 5, 9]), (unnamed, [0, 1, 2, 3])):
         assert {neuron.neuron: round(neuron.norm, 4) for neuron in each.most} == dict.fromkeys(wanted, 3.0)
+
+
+GOOD: dict[str, Any] = {
+    "3.neurons": np.arange(4, dtype=np.int32),
+    "3.packed": np.ones((2, 3), np.uint8),
+    "3.mantissas": np.ones((2, 8), np.int8),
+    "3.exponents": np.zeros(2, np.int8),
+}
+
+HOSTILE: dict[str, dict[str, Any]] = {
+    "exponents of no dimension": {"3.exponents": np.int8(0)},
+    "neurons of no dimension": {"3.neurons": np.int32(0)},
+    "keys of other neurons": {"3.neurons": np.arange(300_000, dtype=np.int32)},
+    "keys of no dimension": {"3.packed": np.uint8(0)},
+    "values of another key": {"3.mantissas": np.ones((1, 8), np.int8)},
+    "exponents of other keys": {"3.exponents": np.zeros(200_000, np.int8)},
+    "wide keys": {"3.packed": np.ones((2, 3), np.int64)},
+    "whole numbers that are none": {"3.mantissas": np.ones((2, 8), np.float32)},
+    "more bytes than keys have": {"3.packed": np.ones((2, 4), np.uint8)},
+    "something else": {"3.delta": np.ones((4, 8), np.float32)},
+    "another thing": {"other": np.ones(1, np.float32)},
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_file_that_is_no_patch_is_told_as_such_before_it_takes_memory(what: str, tmp_path: Path) -> None:
+    about = {"format": "4", "base": "base", "manifest": "{}"}
+    good, bad = tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
+    save_file(GOOD, good, about)
+    save_file({name: np.asarray(each) for name, each in (GOOD | HOSTILE[what]).items()}, bad, about)
+    _, digest = identity(good)
+    assert unsound(good, digest) is None
+    assert [each.layer for each in moved(good, 48)] == [3]
+    assert unsound(bad, digest)
+    for read in (identity, lambda path: list(deltas(path))):
+        with pytest.raises(ValueError, match=r"layer 3|no patch has"):
+            read(bad)
 
 
 # -- showPatch
