@@ -516,6 +516,12 @@ class Draft:
                 reach = torch.tensor(self.extend(layer, keys))
                 self._put(layer, (strength * reach)[:, None] * values)
 
+    def become(self, patch: Patch) -> None:
+        """Be what a patch for the same neurons adds, and put that into the model."""
+        for part in patch.rows:
+            self._parts[part.layer] = part
+            self._put(part.layer, _moving(part))
+
     def patch(self, manifest: Mapping[str, Any]) -> Patch:
         """The draft as a patch; layers that did not move are left out."""
         rows = tuple(part for part in self._parts.values() if bool(_moving(part).any()))

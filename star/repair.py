@@ -15,7 +15,7 @@ from star.case import Case, Failure
 from star.errors import Cancelled
 from star.locate import Layers, Pattern, Rank, layers_by_depth, layers_by_loss, neurons
 from star.model import CodeModel
-from star.patch import Draft, Patch, installed
+from star.patch import Draft, Patch
 from star.result import Budget, Outcome, Result, Step, outcome
 from star.solve import Basis, Guard, minimum_norm, natural, places, shares, sparing
 from star.trace import Lesson, Place, System, Trace, begun, elsewhere, join, prepare, trace
@@ -141,7 +141,6 @@ def repair(
         else neurons(first.scores, method.pattern, method.ratio * max(failing, 1))
     )
     steps = 0
-    sure: Trace | None = None
     learnt: Sequence[Lesson] = ()
     with Draft(model, chosen, factored=method.step == "outputs") as draft:
         if is_wrong and basis:
@@ -155,19 +154,18 @@ def repair(
                 loop.one_by_one(read)
             steps = loop.steps
             draft.condense()
-            if method.margin >= _SURE:
-                sure, learnt = loop.sure, loop.learnt
+            sure = loop.sure if method.margin >= _SURE else None
             if sure:
                 # Each token leads by more than rounding can change: greedy decoding writes just these.
-                last = sure
+                last, learnt = sure, loop.learnt
                 outcomes = tuple(Outcome(case.id, case.stop.trim(case.expected), True) for case in cases)
             else:
                 last = trace(model, lessons)
                 outcomes = tuple(outcome(model, case) for case in cases)
         manifest: dict[str, Any] = {"method": asdict(method), "cases": [case.id for case in cases]}
         patch = draft.patch(manifest)
-    if sure and method.step == "outputs":
-        patch = _in_few_bits(model, patch, learnt)
+        if learnt and method.step == "outputs":
+            patch = _in_few_bits(model, draft, patch, learnt)
     return Result(
         outcomes,
         first.failures,
@@ -181,11 +179,11 @@ def repair(
     )
 
 
-def _in_few_bits(model: CodeModel, patch: Patch, learnt: Sequence[Lesson]) -> Patch:
-    """The patch rounded until it can be packed, if just the same is written with that."""
+def _in_few_bits(model: CodeModel, draft: Draft, patch: Patch, learnt: Sequence[Lesson]) -> Patch:
+    """What was drafted, rounded until it can be packed, if just the same is written with that."""
     coarse = patch.coarse()
-    with installed(model, [*model.patches, coarse]):
-        return patch if trace(model, learnt, margin=_SURE / 2).failures else coarse
+    draft.become(coarse)
+    return patch if trace(model, learnt, margin=_SURE / 2).failures else coarse
 
 
 def _by_loss(method: Star) -> bool:

@@ -282,6 +282,18 @@ def test_a_draft_goes_back_to_deltas_taken_earlier(model: CodeModel) -> None:
         assert torch.equal(kept[3], torch.ones(10, 32) * 0.1)  # a copy: later steps do not reach it
 
 
+def test_a_draft_becomes_a_patch_as_if_that_were_installed(one: CodeModel) -> None:
+    for patch in (_patch(one, 1), _patch(one, 2)):
+        neurons = {part.layer: part.neurons for part in patch.rows}
+        with installed(one, [_patch(one, 3)]):
+            with Draft(one, neurons, factored=isinstance(patch.rows[0], Factors)) as draft:
+                draft.become(patch)
+                assert draft.patch({}).digest == patch.digest
+                drafted = _weights(one)
+            install(one, [*one.patches, patch])
+            assert _same(_weights(one), drafted)
+
+
 def test_a_draft_is_closed_by_an_exception(model: CodeModel) -> None:
     install(model, [_patch(model)])
     found = _weights(model)

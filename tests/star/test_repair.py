@@ -16,7 +16,7 @@ from star.case import Case
 from star.decode import write
 from star.errors import Cancelled, CaseError
 from star.model import CodeModel
-from star.patch import Factors, install
+from star.patch import Draft, Factors, install
 from star.repair import PUBLISHED, STRENGTHS, Star, _how_far, _in_few_bits, repair
 from star.result import Budget, Result, Step
 from star.solve import Basis
@@ -284,8 +284,9 @@ def test_a_patch_is_rounded_only_if_the_same_is_written_then(
     result = repair(one, [tiny.case(one)], Budget(80), method=BATCH)
     patch = result.patch
     monkeypatch.setattr("star.patch.coarse_values", lambda values: (share * values).astype(np.float32))
-    assert _in_few_bits(one, patch, lessons) is patch
-    assert not one.patches
+    every = dict.fromkeys((part.layer for part in patch.rows), torch.arange(one.neurons))
+    with Draft(one, every, factored=True) as draft:
+        assert _in_few_bits(one, draft, patch, lessons) is patch
 
 
 @pytest.mark.process
