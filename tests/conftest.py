@@ -79,9 +79,9 @@ def _wanted(config: pytest.Config, mark: str) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The quick part tries a quarter of the examples that the whole suite tries of each promise."""
+    """The quick part tries a sixth of the examples that the whole suite tries of each promise."""
     if not _wanted(config, "process"):
-        settings.register_profile("quick", max_examples=settings.default.max_examples // 4)
+        settings.register_profile("quick", max_examples=settings.default.max_examples // 6)
         settings.load_profile("quick")
 
 

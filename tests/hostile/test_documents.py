@@ -267,6 +267,7 @@ def test_cells_of_a_notebook_are_documents_however_they_are_told(talk: Talk) -> 
     assert list(talk.protocol.documents) == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "uri",
     ["http://[::1/x.py", "file://[x/a.py", "a.py", "", ":", "file:", "file:///%00.py", "file:///%ff%fe.py",
@@ -286,6 +287,7 @@ def test_a_document_of_an_odd_uri_is_completed_in_and_flagged(talk: Talk, uri: s
     assert why["expected"] == "max(y)"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "uri",
     ["file:///work/.env", "file:///work/x/../.env", "file:///work/a%2f..%2f.env", "file:///work/%2Eenv",

@@ -182,6 +182,7 @@ def test_an_id_comes_back_as_it_was_sent(talk: Talk, id_: Any) -> None:
     assert answer["result"]["items"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "whole",
     [[], [message(1, "shutdown")], "x", 5, None, True, {}, {"jsonrpc": "1.0", "id": 1, "method": "shutdown"},

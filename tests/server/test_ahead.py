@@ -132,6 +132,7 @@ def test_what_follows_a_suggestion_is_ready_when_it_is_taken(session: Session) -
     assert len([request for request in session.engine.requests if request.prefix.endswith("sum(y)")]) == 1
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("latency", "asked"), [("balanced", [64]), ("frugal", [24])])
 def test_less_is_done_where_less_is_wanted(session: Session, latency: str, asked: list[int]) -> None:
     client = session.ready({"completion": {"latency": latency}})
@@ -199,6 +200,7 @@ def _cursor(client: Client, line: int, character: int) -> None:
     client.request("textDocument/codeAction", params)
 
 
+@pytest.mark.process
 def test_a_document_is_read_before_anything_is_asked_of_it(session: Session) -> None:
     client = session.ready()
     client.open(URI, TEXT)
@@ -226,6 +228,7 @@ def test_nothing_is_read_ahead_of_what_is_asked(session: Session) -> None:
     assert not session.engine.reads
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("settings", [{"latency": "balanced"}, {"exclude": ["**/a.py"]}, {"enabled": False}])
 def test_nothing_is_read_ahead_where_that_is_not_wanted(
     session: Session, settings: dict[str, object]
@@ -237,6 +240,7 @@ def test_nothing_is_read_ahead_where_that_is_not_wanted(
     assert not session.engine.reads
 
 
+@pytest.mark.process
 def test_whoever_types_on_does_not_wait_for_what_nobody_has_asked_for(session: Session) -> None:
     client = session.ready()
     client.open(URI, TEXT)

@@ -425,6 +425,7 @@ def test_what_another_process_changes_in_the_history_is_served_within_a_second(
     manual.until(lambda: session.engine.histories[-1] == [], "the patch is gone again")
 
 
+@pytest.mark.process
 def test_a_revert_by_patch_swaps_the_rest_in_and_names_the_revision(session: Session, manual: Client) -> None:
     case = flag(manual, expected="x")["caseId"]
     first, second = patched(session), patched(session, case)
@@ -439,6 +440,7 @@ def test_a_revert_by_patch_swaps_the_rest_in_and_names_the_revision(session: Ses
     assert refused.value.code == -32803
 
 
+@pytest.mark.process
 def test_a_patch_whose_file_is_gone_is_out_of_the_history_with_a_word(
     session: Session, manual: Client
 ) -> None:

@@ -134,6 +134,7 @@ def test_what_is_kept_of_many_long_documents_has_an_end(folder: Path) -> None:
     assert 2048 < asyncio.run(run()) <= 4096
 
 
+@pytest.mark.process
 def test_what_was_read_before_a_swap_is_not_served_after_it(folder: Path, patch: Path) -> None:
     async def run() -> list[str]:
         engine = Engine()

@@ -236,6 +236,7 @@ def test_models_go_only_when_asked_for_with_their_size(run: Run, store: Store, d
     assert [path.name for path in models.iterdir() if path.is_dir()] == []
 
 
+@pytest.mark.process
 def test_a_running_server_follows_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     actor.hire(tmp_path, monkeypatch)
     with Session(tmp_path) as session:

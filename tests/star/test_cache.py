@@ -135,6 +135,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.process
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(steps=STEPS, keep=st.integers(1, 4))
 def test_whatever_is_repaired_and_reverted_between_the_text_is_as_without_a_cache(

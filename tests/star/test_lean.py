@@ -90,6 +90,7 @@ def test_room_grows_and_what_was_read_stays() -> None:
     torch.testing.assert_close(lean.read(past, text[250:], 1), lean.read(fresh, text, 1), **NEAR)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("model_type", sorted(set(tiny.SHAPES) - set(KNOWN)))
 def test_what_is_not_known_is_left_to_the_network(model_type: str) -> None:
     assert _model(model_type).lean is None

@@ -253,6 +253,7 @@ def test_what_factors_come_to_is_exact_in_whatever_order_and_parts(data: st.Data
     assert sum(parts[1:], parts[0]).tolist() == wanted
 
 
+@pytest.mark.process
 def test_a_draft_keeps_what_rounding_to_bf16_would_lose(half: CodeModel) -> None:
     install(half, [_patch(half)])
     found = _weights(half)

@@ -298,6 +298,7 @@ def test_few_factors_stay_beside_and_many_are_rows_and_both_are_their_sum(one: C
     assert not few
 
 
+@pytest.mark.process
 def test_a_case_is_repaired(one: CodeModel) -> None:
     case = tiny.case(one)
     result = repair(one, [case])
@@ -358,6 +359,7 @@ def test_what_was_rounded_once_is_mapped_from_then_on(
     assert torch.equal(first.logits(ids), again.logits(ids))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("how", ["cut", *map(tiny.later, ("other weights", "other base", "empty"))])
 def test_a_file_that_is_not_this_models_is_made_anew(tmp_path: Path, how: str) -> None:
     folder, other = tiny.folder(tmp_path / "m"), tiny.folder(tmp_path / "o", seed=1)

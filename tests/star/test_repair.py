@@ -115,6 +115,7 @@ def test_other_prompts_change_nothing_where_they_are_not_asked_for(one: CodeMode
     assert first.digest == second.digest
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("pattern", ["layerly", "autoly", "evenly"])
 def test_a_sparse_patch_touches_no_more_neurons_than_allowed(one: CodeModel, pattern: str) -> None:
     method = replace(BATCH, layers="all", pattern=pattern, ratio=1 / 4)
@@ -246,11 +247,13 @@ def test_the_closed_form_holds_for_activations_of_any_length(one: CodeModel) -> 
     assert torch.allclose(other.delta * 4, rows.delta, rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.process
 def test_repeated_repairs_of_one_model_are_bit_for_bit_the_same(one: CodeModel) -> None:
     first, second = (repair(one, [tiny.case(one)], Budget(5), method=BATCH).patch for _ in range(2))
     assert first.digest == second.digest
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("margin", [0.1, 0.6])
 def test_what_a_repair_says_is_written_is_what_decoding_writes(one: CodeModel, margin: float) -> None:
     """With a margin it is told from the last look, without a decoding."""
@@ -264,6 +267,7 @@ def test_what_a_repair_says_is_written_is_what_decoding_writes(one: CodeModel, m
     assert (result.failures_after, result.exact_after) == ((), 100.0)
 
 
+@pytest.mark.process
 def test_a_patch_takes_few_bits_once_all_is_learnt_by_a_lead(one: CodeModel) -> None:
     case = tiny.case(one)
 
@@ -276,6 +280,7 @@ def test_a_patch_takes_few_bits_once_all_is_learnt_by_a_lead(one: CodeModel) -> 
     assert packed(0.6, Budget(1)) == (True, {False}), "right, and not yet by the margin"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_a_patch_is_rounded_only_if_the_same_is_written_then(
     one: CodeModel, monkeypatch: pytest.MonkeyPatch, share: float
@@ -415,6 +420,7 @@ def test_what_is_already_right_needs_no_rows_by_any_method(one: CodeModel, metho
     assert not again.patch.rows
 
 
+@pytest.mark.process
 def test_a_bf16_model_is_repaired(half: CodeModel) -> None:
     result = repair(half, [tiny.case(half)], Budget(60), method=BATCH)
     assert result.solved
