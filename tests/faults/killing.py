@@ -101,8 +101,9 @@ def rows_of(path: Path) -> tuple[str, dict[int, dict[str, Any]], str]:
     tensors = load_file(path)
     digest, rows = hashlib.sha256(base.encode()), {}
     for layer in sorted(int(name.split(".")[0]) for name in tensors if name.endswith(".neurons")):
-        names = ("delta",) if f"{layer}.delta" in tensors else ("keys", "values")
-        mine = {name: tensors[f"{layer}.{name}"] for name in names}
+        mine = _numbers(
+            {name.split(".")[1]: tensors[name] for name in tensors if int(name.split(".")[0]) == layer}
+        )
         digest.update(f"{layer} {' '.join(str(each.shape) for each in mine.values())}".encode())
         neurons = tensors[f"{layer}.neurons"].astype("<i8")
         if "keys" in mine and not len(neurons):  # all of them go unnamed
@@ -111,6 +112,17 @@ def rows_of(path: Path) -> tuple[str, dict[int, dict[str, Any]], str]:
         for each in rows[layer].values():
             digest.update(each.tobytes())
     return base, rows, digest.hexdigest()
+
+
+def _numbers(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer's rows, or its keys and values: of packed keys six bits each, the first ones first."""
+    if "packed" not in part:
+        return {name: part[name] for name in ("delta", "keys", "values") if name in part}
+    count = len(part["neurons"]) or part["packed"].shape[1] * 8 // 6
+    bits = np.unpackbits(part["packed"], axis=1)[:, : 6 * count].reshape(-1, count, 6)
+    keys = (bits @ [32, 16, 8, 4, 2, 1] - 32) * 1024
+    values = part["mantissas"] * 2.0 ** part["exponents"][:, None]
+    return {"keys": keys.astype("<i2"), "values": values.astype("<f4")}
 
 
 def weights_of(model: Path, patches: Sequence[Path]) -> dict[str, Any]:
