@@ -11,8 +11,10 @@ from jaxtyping import Float, Float32, Int, Int8, Int16, UInt8
 
 __all__ = ["KEY", "NOISE", "VALUE", "coarse_keys", "coarse_values", "factors", "layers", "read"]
 
+#: The least power of two that values are of.
+_LEAST = -30
 #: Keys are whole numbers of the first, values of the second.
-KEY, VALUE = 2.0**-15, 2.0**-30
+KEY, VALUE = 2.0**-15, 2.0**_LEAST
 
 _BITS = 6
 _MOST = 2 ** (_BITS - 1) - 1
@@ -20,8 +22,8 @@ _MOST = 2 ** (_BITS - 1) - 1
 _STEP = 2 ** (16 - _BITS)
 #: The variance of what a number of a coarse key is rounded by; the largest is 31/32.
 NOISE = (_STEP * KEY) ** 2 / 12
-#: The largest whole number of a packed value, and the least power of two that it is of.
-_LARGEST, _LEAST = 127, -30
+#: The largest whole number of a packed value.
+_LARGEST = 127
 
 #: The names and types of what each kind of part has. Neurons that are all from the first on go unnamed, where
 #: the shape of keys tells how many these are.
@@ -76,32 +78,36 @@ def layers(file: Any) -> list[int]:
     return found
 
 
-def read(file: Any, layer: int) -> tuple[np.ndarray, ...]:
+def read(
+    file: Any, layer: int, neurons: int | None = None, width: int | None = None
+) -> tuple[np.ndarray, ...]:
     """Neurons of a layer, and their rows' deltas ``(k, d)``, or keys ``(n, k)`` and values ``(n, d)``.
 
+    ``neurons`` is how many the layer has, ``width`` is d, where these are known.
+
     Raises:
-        ValueError: types or shapes are not a part's. They are looked at before anything is read.
+        ValueError: types or shapes are not such a part's. They are looked at before anything is read.
     """
     kind = _kind(set(file.keys()), layer)
     slices = [file.get_slice(f"{layer}.{name}") for name in _KINDS[kind]]
     if [each.get_dtype() for each in slices] != list(_KINDS[kind].values()):
         raise ValueError(f"layer {layer} has numbers of the wrong type")
-    index, *shapes = (each.get_shape() for each in slices)
-    if len(index) != 1 or any(len(each) != 2 for each in shapes[:2]):
+    named, *shapes = (each.get_shape() for each in slices)
+    if len(named) != 1 or any(len(each) != 2 for each in shapes[:2]):
         raise ValueError(f"layer {layer} has numbers of the wrong shape")
-    is_all = kind != "rows" and index == [0]
-    rank, count = shapes[0][0], _told(kind, shapes[0][1]) if is_all else index[0]
-    width = shapes[0 if kind == "rows" else 1][1]
+    is_all = kind != "rows" and named == [0]
+    rank, count = shapes[0][0], _told(kind, shapes[0][1]) if is_all else named[0]
+    broad = shapes[0 if kind == "rows" else 1][1] if width is None else width
     wanted = {
-        "rows": [[count, width]],
-        "factors": [[rank, count], [rank, width]],
-        "packed": [[rank, packed_bytes(count)], [rank, width], [rank]],
+        "rows": [[count, broad]],
+        "factors": [[rank, count], [rank, broad]],
+        "packed": [[rank, packed_bytes(count)], [rank, broad], [rank]],
     }[kind]
-    if shapes != wanted:
+    if shapes != wanted or (neurons is not None and count > neurons):
         raise ValueError(f"layer {layer} has numbers of the wrong shape")
-    neurons, *kept = (file.get_tensor(f"{layer}.{name}") for name in _KINDS[kind])
+    index, *kept = (file.get_tensor(f"{layer}.{name}") for name in _KINDS[kind])
     numbers = unpack(count, *kept) if kind == "packed" else kept
-    return (np.arange(count) if is_all else neurons.astype(np.int64), *numbers)
+    return (np.arange(count) if is_all else index.astype(np.int64), *numbers)
 
 
 def _kind(names: set[str], layer: int) -> str:

@@ -229,9 +229,7 @@ def _look(path: Path, model: CodeModel) -> None:
 
 def _checked(path: Path, file: Any, layer: int, model: CodeModel) -> Part:
     """One layer's part, with nothing in it that no patch for this model has."""
-    neurons, *numbers = map(torch.from_numpy, read(file, layer))
-    if len(neurons) > model.neurons or numbers[-1].shape[1] != model.width:
-        raise _bad(path, f"has rows of the wrong shape in layer {layer}")
+    neurons, *numbers = map(torch.from_numpy, read(file, layer, model.neurons, model.width))
     known = (neurons >= 0).all() and (neurons < model.neurons).all()
     if not (known and (neurons.diff() > 0).all()):
         raise _bad(path, f"names neurons out of order, twice or that are not there, in layer {layer}")

@@ -78,6 +78,10 @@ def test_a_file_names_the_neurons_that_the_shape_of_keys_does_not_tell(
         assert layers(file) == [7]
         for back, wanted in zip(read(file, 7), (np.array(neurons), whole, coarse), strict=True):
             assert np.array_equal(back, wanted)
+        read(file, 7, len(neurons), 6)
+        for most, width in ((len(neurons) - 1, 6), (len(neurons), 5)):
+            with pytest.raises(ValueError, match="wrong shape"):
+                read(file, 7, most, width)
     is_first = neurons == [*range(len(neurons))]
     is_told = is_first and (finer or len(neurons) % 4 != 3)
     assert len(kept["neurons"]) == (0 if is_told else len(neurons))

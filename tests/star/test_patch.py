@@ -347,7 +347,7 @@ def test_reading_a_patch_again_and_again_leaves_nothing_behind(
     one: CodeModel, tmp_path: Path, make: Callable[[int, Tensor, Tensor], Factors]
 ) -> None:
     path = tmp_path / "a.safetensors"
-    parts = [make(layer, torch.arange(7), torch.randn(3, 32)) for layer in (1, 3)]
+    parts = [make(layer, torch.arange(1, 8), torch.randn(3, 32)) for layer in (1, 3)]
     Patch(one.fingerprint, tuple(parts)).save(path)
 
     def left(times: int) -> int:
